@@ -141,7 +141,7 @@ def read_document(text: str, name: str) -> Document:
 def apply_overrides(document: Document, overrides: Iterable[str]) -> Document:
     """The document with values replaced, each given as `dotted.path=YAML`.
 
-    A step of a path is a key, a list's index, or the `id` or `name` of a list's item: `faults.slow-net.for=5s`. The last
+    A step of a path is a key, a list's index, or the `id` or `name` of an item: `faults.slow-net.for=5s`. The last
     step may be a key that is not there yet; what holds it must be.
 
     Raises:
