@@ -1,7 +1,7 @@
 """The run's write-ahead journal: what was about to be done, on disk before it is done.
 
-One JSON object a line, `{"seq", "t", "event", …}`, each fsynced before the call returns, so that another process can tell after
-any crash what may be left behind. One writer at a time, by a lock the kernel drops when the writer dies.
+One JSON object a line, `{"seq", "t", "event", …}`, each fsynced before the call returns, so that another process can
+tell after any crash what may be left behind. One writer at a time, by a lock the kernel drops when the writer dies.
 
 | event | fields | when |
 |---|---|---|
@@ -107,12 +107,14 @@ class Journal:
     def _append(self, data: bytes) -> None:
         size = os.fstat(self._file.fileno()).st_size
         try:
-            if self._file.write(data) != len(data):
-                raise OSError("only part of the line fitted")
+            written = self._file.write(data)
             os.fsync(self._file.fileno())
         except OSError:
             os.ftruncate(self._file.fileno(), size)  # no torn line may stand before whole ones
             raise
+        if written != len(data):
+            os.ftruncate(self._file.fileno(), size)
+            raise OSError("only part of the line fitted")
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +146,7 @@ class Outstanding:
 
 
 def outstanding(entries: Iterable[Entry]) -> Outstanding:
-    """Works out what may be left. An intent counts from the moment it is written, whether or not the injection followed.
+    """Works out what may be left. An intent counts from when it is written, whether or not the injection followed.
 
     Raises:
         JournalError: an entry lacks a field it must have.
@@ -201,7 +203,7 @@ def _parse(path: Path) -> tuple[list[Entry], int]:
             entries.append(_entry(line))
         except (ValueError, KeyError, TypeError) as error:
             raise JournalError(
-                f"{path}:{number}: no journal entry: {line[:100]!r} ({error}). The file was changed or the disk damaged it; "
+                f"{path}:{number}: no journal entry: {line[:100]!r} ({error}). The file was changed or damaged; "
                 "what the lines before say can be undone by hand."
             ) from error
     return entries, len(data) - len(lines[-1])

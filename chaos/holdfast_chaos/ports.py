@@ -1,7 +1,7 @@
 """Loopback ports that stay a run's own: held by locked files, so that parallel runs never share one.
 
-They lie outside the range the kernel hands out to outgoing connections, so a restarted server always gets its port back. (Binding
-port 0, closing and reusing the number would be a race that is lost under load.)
+They lie outside the range the kernel hands out to outgoing connections, so a restarted server always gets its port
+back. (Binding port 0, closing and reusing the number would be a race that is lost under load.)
 """
 
 import contextlib
@@ -64,7 +64,8 @@ def reserve(count: int) -> Reservation:
     if len(found) < count:
         reservation.release()
         raise PortsExhaustedError(
-            f"{count} loopback ports wanted, {len(found)} free between {FIRST} and {LAST}: end other runs (holdfast recover --all)"
+            f"{count} loopback ports wanted, {len(found)} free between {FIRST} and {LAST}: "
+            "end other runs (holdfast recover --all)"
         )
     return reservation
 

@@ -1,8 +1,8 @@
-"""Processes a run starts, and how they are stopped for sure: the whole tree, by identity, never by a number that was reused.
+"""Processes a run starts, and how they are stopped for sure: whole trees, by identity, never by a reused number.
 
-A process is known by its pid **and** when it was created: a pid alone may belong to somebody else by the time it is signalled.
-Every process leads a session of its own, so that Ctrl-C at the terminal reaches the harness only, which then stops the rest in
-order.
+A process is known by its pid **and** when it was created: a pid alone may belong to somebody else by the time it is
+signalled. Every process leads a session of its own, so that Ctrl-C at the terminal reaches the harness only, which then
+stops the rest in order.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ RUN_VARIABLE: Final = "HOLDFAST_RUN_ID"
 """Environment variable that every process of a run inherits: finds those that were started but not yet journalled."""
 
 _SAME_START_S: Final = 2.0
-"""Creation times closer than this are the same: they are derived from the wall clock, which NTP may shift between two readers.
-A pid cannot come round again within it, since all the others would have to be used up first."""
+"""Creation times closer than this are the same: they are derived from the wall clock, which NTP may shift between two
+readers. A pid cannot come round again within it, since all the others would have to be used up first."""
 
 _POLL_S: Final = 0.02
 _LOG_TAIL_BYTES: Final = 2000
@@ -76,7 +76,7 @@ class ProcessIdentity:
         return self.process() is not None
 
     def send(self, number: int) -> bool:
-        """Signals this very process; False if it is gone. Through a pidfd where there are any, so that no race is left."""
+        """Signals this very process; False if it is gone. By pidfd where there is one, so that no race is left."""
         try:
             handle = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
         except ProcessLookupError:
@@ -98,7 +98,10 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ProcessLife:
-    """What the operating system said of one life of a process. Times in unix seconds; `returncode` is −9 after SIGKILL."""
+    """What the operating system said of one life of a process.
+
+    Times in unix seconds; `returncode` is −9 after SIGKILL.
+    """
 
     identity: ProcessIdentity
     started_s: float

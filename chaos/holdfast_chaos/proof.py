@@ -1,7 +1,7 @@
 """Proof that a fault bit: measured on traffic and read from the operating system, never taken from the injector's word.
 
-Load goes through the fault, a control probe beside it on an untouched path. What only the load saw is the fault's; what both saw
-is the machine's. Pure: records in, numbers out. All times are unix seconds, latencies ms.
+Load goes through the fault, a control probe beside it on an untouched path. What only the load saw is the fault's; what
+both saw is the machine's. Pure: records in, numbers out. All times are unix seconds, latencies ms.
 """
 
 import math
@@ -25,7 +25,8 @@ CALLS_MIN: Final = 20
 PROBES_MIN: Final = 10
 """Control probes needed on either side."""
 
-CONFIDENCE: Final = 0.95
+CONFIDENCE: Final = 0.975
+"""Of each end of an interval, so that the whole has 95 %."""
 
 REDIAL_S: Final = 0.05
 """The load's shortest wait before it dials again: failures of one connection closer together are one reset."""
@@ -124,10 +125,10 @@ class Shift:
 def latency_shift(evidence: Evidence, tail_s: float = 0.0) -> Shift | str:
     """The difference of differences: (load in window − load in baseline) − (control in window − control in baseline).
 
-    Each call is compared with the baseline's median of its own method, so that a shift in the mix of methods is not taken for
-    latency. Time counts from when a call was sent, since waiting for a user or a row is not the network's. Calls that ended by
-    their deadline stay inside (they lasted at least that long); those that failed at once do not. The interval is from order
-    statistics of each of the four medians, added in quadrature.
+    Each call is compared with the baseline's median of its own method, so that a shift in the mix of methods is not
+    taken for latency. Time counts from when a call was sent, since waiting for a user or a row is not the network's.
+    Calls that ended by their deadline stay inside (they lasted at least that long); those that failed at once do not.
+    The interval is from order statistics of each of the four medians, added in quadrature.
 
     Args:
         evidence: what was seen.
@@ -245,6 +246,8 @@ class _Estimate:
 def _estimate(ordered: Sequence[float]) -> _Estimate:
     value = median(ordered)
     low, high = quantile_bounds(ordered, 0.5, CONFIDENCE)
+    assert low is not None, "CALLS_MIN and PROBES_MIN leave room for both bounds"
+    assert high is not None, "as above"
     return _Estimate(value, value - low, high - value)
 
 

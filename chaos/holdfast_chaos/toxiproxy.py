@@ -1,8 +1,8 @@
 """The one adapter around toxiproxy-python.
 
-The library keeps host and port on a class for the whole interpreter, sets no timeouts, obeys proxies of the environment, and
-takes most failures for successes. Here every exchange happens under one lock, with an explicit timeout, and every answer is
-checked; what was set is read back.
+The library keeps host and port on a class for the whole interpreter, sets no timeouts, obeys proxies of the
+environment, and takes most failures for successes. Here every exchange happens under one lock, with an explicit
+timeout, and every answer is checked; what was set is read back.
 """
 
 import json
@@ -42,16 +42,16 @@ class _CheckedRequests:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
 
-    def get(self, url: str, **options: Any) -> requests.Response:
+    def get(self, url: str, **options: object) -> requests.Response:
         return self._send("GET", url, **options)
 
-    def post(self, url: str, **options: Any) -> requests.Response:
+    def post(self, url: str, **options: object) -> requests.Response:
         return self._send("POST", url, **options)
 
-    def delete(self, url: str, **options: Any) -> requests.Response:
+    def delete(self, url: str, **options: object) -> requests.Response:
         return self._send("DELETE", url, **options)
 
-    def _send(self, method: str, url: str, **options: Any) -> requests.Response:
+    def _send(self, method: str, url: str, **options: object) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False
             response = session.request(method, url, timeout=self._timeout_s, **options)
@@ -102,7 +102,7 @@ class Toxiproxy:
         self,
         proxy: str,
         name: str,
-        type: str,
+        type: str,  # noqa: A002  # Toxiproxy's own word
         stream: str,
         toxicity: float,
         attributes: Mapping[str, int],
@@ -168,7 +168,7 @@ class Toxiproxy:
             raise ToxiproxyError(f"cannot {action}: Toxiproxy at {self.address}: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ToxiproxyError(
-                f"cannot {action}: {self.address} does not answer as Toxiproxy does: {error!r}. Is another server there?"
+                f"cannot {action}: {self.address} does not answer as Toxiproxy does: {error!r}. Is that another server?"
             ) from error
 
 
@@ -176,8 +176,11 @@ _TOXIC_KEYS: Final = ("type", "stream", "toxicity", "attributes")
 
 
 def _fits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether what is in force is what was asked for; the server adds defaults of its own, and keeps toxicity as a float32."""
-    return (
+    """Whether what is in force is what was asked for.
+
+    The server adds defaults of its own, and keeps toxicity as a float32.
+    """
+    return bool(
         found["type"] == wanted["type"]
         and found["stream"] == wanted["stream"]
         and abs(found["toxicity"] - wanted["toxicity"]) < 1e-6

@@ -49,8 +49,8 @@ class FaultContext:
 class Fault(ABC, Generic[SpecT]):
     """One fault of an experiment.
 
-    The order is: `undo_record` (journalled) → `inject` → `heal` → `is_healed`. Healing may be repeated, and may come without
-    an injection, because a crash can fall between any two of them.
+    The order is: `undo_record` (journalled) → `inject` → `heal` → `is_healed`. Healing may be repeated, and may come
+    without an injection, because a crash can fall between any two of them.
     """
 
     kind: ClassVar[str]

@@ -1,7 +1,7 @@
 """latency: every byte from the target to its clients comes later, by `delay` ± `jitter`.
 
-Limits: the delay is on the way back only, so a call's latency grows by it once; a call of several chunks is not delayed several
-times, since chunks wait side by side. It delays whole connections, not single calls.
+Limits: the delay is on the way back only, so a call's latency grows by it once; a call of several chunks is not delayed
+several times, since chunks wait side by side. It delays whole connections, not single calls.
 """
 
 from datetime import timedelta
@@ -14,8 +14,8 @@ from holdfast_chaos.proof import Evidence, Proof, ProofVerdict, Shift, latency_s
 from holdfast_slo.durations import Duration
 
 SHARE_MIN = 0.6
-"""Share of the delay that must be seen, at the interval's lower end. Below 1, as jitter and a loaded machine blur the median;
-far above what noise alone gives, since noise is taken off by the control path and the baseline."""
+"""Share of the delay that must be seen, at the interval's lower end. Below 1, as jitter and a loaded machine blur the
+median; far above what noise alone gives, since noise is taken off by the control path and the baseline."""
 
 CONTROL_SHARE_MAX = 0.25
 """The untouched path may slow down by at most this share of the delay, or the fault is not what slowed the load."""

@@ -1,8 +1,9 @@
 """reset_peer: connections to the target are reset (TCP RST), those dialled anew too, for as long as it lasts.
 
-A connection is reset `after` its first byte from the target. With the default of 0 a client never gets as far as HTTP/2's
-settings, so it dials, is reset and backs off, again and again. Limits: connections that were open when it began are closed, not
-reset (Toxiproxy sets SO_LINGER only on those made later); what a connection receives within `after` is lost, not delivered.
+A connection is reset `after` its first byte from the target. With the default of 0 a client never gets as far as
+HTTP/2's settings, so it dials, is reset and backs off, again and again. Limits: connections that were open when it
+began are closed, not reset (Toxiproxy sets SO_LINGER only on those made later); what a connection receives within
+`after` is lost, not delivered.
 """
 
 from datetime import timedelta
@@ -39,7 +40,7 @@ class ResetPeerFault(ToxicFault[ResetPeerSpec]):
         return {"timeout": whole_ms(self.spec.after)}
 
     def prove(self, evidence: Evidence) -> Proof:
-        """EFFECTIVE if the load's connections were reset, the control path's were not, and the baseline's hardly ever."""
+        """EFFECTIVE if the load's connections were reset, the control path's not, the baseline's hardly ever."""
         found = resets(evidence)
         verdict, why = _decide(found)
         requested: dict[str, Any] = {"after_ms": whole_ms(self.spec.after), "toxicity": self.spec.toxicity}

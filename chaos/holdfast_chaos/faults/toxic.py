@@ -18,7 +18,8 @@ class ToxicSpec(Strict):
     """Settings every toxic has."""
 
     toxicity: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
-    """Share of connections it touches. Toxiproxy draws it once for each connection, not for each call, and without a seed."""
+    """Share of connections it touches. Toxiproxy draws it once for each connection, not for each call, and without a
+    seed."""
 
 
 class ToxicFault(Fault[SpecT]):

@@ -1,0 +1,97 @@
+"""The control probe: a small call at a steady pace on the untouched path, beside the load on the faulted one.
+
+What the probe sees as well is the machine's or the target's doing, not the fault's.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+INTERVAL_S: Final = 0.05
+DEADLINE_S: Final = 1.0
+SAMPLES_MAX: Final = 500_000
+"""About seven hours; the oldest are dropped first."""
+
+_NO_ANSWER: Final = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+}
+"""Codes that do not show the target answered. Any other does, UNIMPLEMENTED too: it made the same way there and back,
+so a service without health checks can be probed as well."""
+
+_CHANNEL_OPTIONS: Final = [
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, shared with nobody
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSample:
+    """One probe. `t_s`: unix time it was sent; `latency_ms`: None if nobody answered, with the code in `error`."""
+
+    t_s: float
+    latency_ms: float | None
+    error: str = ""
+
+
+class ControlProbe:
+    """Probes an address from its construction until `stop`, in a thread of its own."""
+
+    def __init__(
+        self, address: str, interval_s: float = INTERVAL_S, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        """`credentials`: for a target that speaks TLS; None for plain text."""
+        self._interval_s = interval_s
+        self._samples: deque[ProbeSample] = deque(maxlen=SAMPLES_MAX)
+        self._stopped = threading.Event()
+        self._channel = (
+            grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+        )
+        self._stub = health_pb2_grpc.HealthStub(self._channel)
+        self._thread = threading.Thread(target=self._run, name="control-probe", daemon=True)
+        self._thread.start()
+
+    def samples(self) -> Sequence[ProbeSample]:
+        """What was seen so far, the oldest first."""
+        return tuple(self._samples)
+
+    def stop(self) -> Sequence[ProbeSample]:
+        """Ends the probing and returns what it saw. Repeatable."""
+        self._stopped.set()
+        self._thread.join(DEADLINE_S + 1.0)
+        self._channel.close()
+        return self.samples()
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        while not self._stopped.is_set():
+            self._samples.append(self._probe())
+            # A slow probe skips the turns it missed: catching up would load the path it measures.
+            due_s = max(due_s + self._interval_s, time.monotonic())
+            self._stopped.wait(due_s - time.monotonic())
+
+    def _probe(self) -> ProbeSample:
+        sent_s, began_s = time.time(), time.perf_counter()
+        try:
+            self._stub.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code in _NO_ANSWER:
+                return ProbeSample(sent_s, None, code.name)
+        except ValueError:  # the channel was closed under it by `stop`
+            return ProbeSample(sent_s, None, "CLOSED")
+        return ProbeSample(sent_s, (time.perf_counter() - began_s) * 1000.0)
