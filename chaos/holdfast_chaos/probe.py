@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 INTERVAL_S: Final = 0.05
 DEADLINE_S: Final = 1.0
@@ -61,7 +61,11 @@ class ControlProbe:
             if credentials is None
             else grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
         )
-        self._stub = health_pb2_grpc.HealthStub(self._channel)
+        self._check = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
         self._thread = threading.Thread(target=self._run, name="control-probe", daemon=True)
         self._thread.start()
 
@@ -87,7 +91,7 @@ class ControlProbe:
     def _probe(self) -> ProbeSample:
         sent_s, began_s = time.time(), time.perf_counter()
         try:
-            self._stub.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+            self._check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
         except grpc.RpcError as error:
             code = error.code()
             if code in _NO_ANSWER:

@@ -5,7 +5,7 @@ Used by the harness on its way out, by the watchdog when the harness died, and b
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final

@@ -42,19 +42,22 @@ class _CheckedRequests:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
 
-    def get(self, url: str, **options: object) -> requests.Response:
-        return self._send("GET", url, **options)
+    def get(self, url: str, params: Mapping[str, str] | None = None) -> requests.Response:
+        return self._send("GET", url, params=params)
 
-    def post(self, url: str, **options: object) -> requests.Response:
-        return self._send("POST", url, **options)
+    def post(self, url: str, data: object = None, json: object = None) -> requests.Response:
+        assert data is None, "the library sends JSON only"
+        return self._send("POST", url, body=json)
 
-    def delete(self, url: str, **options: object) -> requests.Response:
-        return self._send("DELETE", url, **options)
+    def delete(self, url: str) -> requests.Response:
+        return self._send("DELETE", url)
 
-    def _send(self, method: str, url: str, **options: object) -> requests.Response:
+    def _send(
+        self, method: str, url: str, params: Mapping[str, str] | None = None, body: object = None
+    ) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False
-            response = session.request(method, url, timeout=self._timeout_s, **options)
+            response = session.request(method, url, params=params, json=body, timeout=self._timeout_s)
         if not response.ok and response.status_code not in _LEFT_TO_LIBRARY:
             raise ToxiproxyError(f"{method} {url} answered {response.status_code}: {response.text.strip()[:300]}")
         return response
