@@ -254,7 +254,12 @@ def _estimate(ordered: Sequence[float]) -> _Estimate:
 def _unary(calls: Iterable[CallLike], window: Window) -> list[CallLike]:
     """Unary calls sent in the window that got as far as an answer or their deadline."""
     return [
-        call for call in calls if window.holds(call.sent_s) and call.type == "unary" and not _failed_on_the_way(call)
+        call
+        for call in calls
+        if window.holds(call.sent_s)
+        and call.type == "unary"
+        and call.done_s > call.sent_s
+        and not _failed_on_the_way(call)
     ]
 
 

@@ -86,7 +86,7 @@ def recover_run(run: Run, end_alive: bool = False) -> Report:
     if _is_journal_of(run):
         report = recover_journal(run.journal, end_alive)
     else:
-        report = _once_dead(run.harness, end_alive, Report(run.run_id, run.journal), lambda: _without_journal(run))
+        report = _once_dead(run.harness, end_alive, Report(run.id, run.journal), lambda: _without_journal(run))
     if report.clean:
         run.forget()
     return report
@@ -176,8 +176,8 @@ def _stop(identity: ProcessIdentity, name: str, journal: Journal, by: str, repor
 
 def _without_journal(run: Run) -> Report:
     """Its folder was removed or used again: its processes still carry its mark, and its toxics end with Toxiproxy."""
-    report = Report(run.run_id, run.journal)
-    for identity in find_marked(run.run_id):
+    report = Report(run.id, run.journal)
+    for identity in find_marked(run.id):
         if stop_identity(identity, STOP_TIMEOUT_S):
             report.undone.append(f"stopped a process it started (pid {identity.pid}); its journal is gone")
         else:
@@ -190,7 +190,7 @@ def _is_journal_of(run: Run) -> bool:
     if not run.journal.is_file():
         return False
     try:
-        return journals.outstanding(journals.read(run.journal)).run_id in {run.run_id, None}
+        return journals.outstanding(journals.read(run.journal)).run_id in {run.id, None}
     except JournalError:
         return True  # reported as damaged by whoever reads it next
 

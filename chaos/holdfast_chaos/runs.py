@@ -8,10 +8,12 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from holdfast_chaos.journal import FILE_NAME, JournalError, outstanding, read
 from holdfast_chaos.processes import RUN_VARIABLE, ProcessIdentity
 
 RUNS_MAX: Final = 500
@@ -28,7 +30,7 @@ class RunsError(Exception):
 class Run:
     """One run: its id, the harness that carries it out, and its journal. `started_s` in unix seconds."""
 
-    run_id: str
+    id: str
     harness: ProcessIdentity
     journal: Path
     started_s: float
@@ -39,8 +41,8 @@ class Run:
 
     def forget(self) -> None:
         """Strikes it off. Repeatable."""
-        _file(self.run_id).unlink(missing_ok=True)
-        if os.environ.get(RUN_VARIABLE) == self.run_id:
+        _file(self.id).unlink(missing_ok=True)
+        if os.environ.get(RUN_VARIABLE) == self.id:
             del os.environ[RUN_VARIABLE]
 
 
@@ -59,7 +61,7 @@ def register(journal: Path) -> Run:
     if len(known()) >= RUNS_MAX:
         raise RunsError(f"{RUNS_MAX} runs in {folder()} were never recovered: run `holdfast recover` first")
     run = Run(
-        run_id=f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}",
+        id=f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}",
         harness=ProcessIdentity.of(os.getpid()),
         journal=journal.absolute(),
         started_s=time.time(),
@@ -70,8 +72,32 @@ def register(journal: Path) -> Run:
         raise RunsError(
             f"cannot enter the run in {folder()}: {error.strerror}; set XDG_STATE_HOME elsewhere"
         ) from error
-    os.environ[RUN_VARIABLE] = run.run_id
+    os.environ[RUN_VARIABLE] = run.id
     return run
+
+
+@contextlib.contextmanager
+def registered(out: Path) -> Iterator[Run]:
+    """Around a whole run whose folder is `out`: enters it, and strikes it off at the end if nothing of it is left.
+
+    Raises:
+        RunsError: it cannot be entered.
+    """
+    run = register(out / FILE_NAME)
+    try:
+        yield run
+    finally:
+        if nothing_left(run.journal):
+            run.forget()
+
+
+def nothing_left(journal: Path) -> bool:
+    """Whether a journal says that no fault may be in force and no process may run."""
+    try:
+        left = outstanding(read(journal))
+    except JournalError:
+        return not journal.exists()  # the run never got as far as starting anything
+    return not left.intents and not any(identity.alive() for identity in left.processes)
 
 
 def known() -> list[Run]:
@@ -88,7 +114,7 @@ def _file(run_id: str) -> Path:
 
 
 def _write(run: Run) -> None:
-    path = _file(run.run_id)
+    path = _file(run.id)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fields = {**asdict(run), "journal": str(run.journal)}
     new = path.with_suffix(".new")
@@ -102,10 +128,10 @@ def _write(run: Run) -> None:
 def _read(path: Path) -> Run:
     with path.open(encoding="utf-8") as file:
         fields = json.loads(file.read(_FILE_BYTES_MAX))
-    if fields["run_id"] != path.stem:
-        raise ValueError(f"{path} is the file of another run: {fields['run_id']!r}")
+    if fields["id"] != path.stem:
+        raise ValueError(f"{path} is the file of another run: {fields['id']!r}")
     return Run(
-        run_id=fields["run_id"],
+        id=fields["id"],
         harness=ProcessIdentity.from_json(fields["harness"]),
         journal=Path(fields["journal"]),
         started_s=float(fields["started_s"]),

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from holdfast_chaos import journal as journals
 from holdfast_chaos import recovery, runs
-from holdfast_chaos.journal import FILE_NAME, Journal, JournalError
+from holdfast_chaos.journal import Journal, JournalError
 from holdfast_chaos.processes import RUN_VARIABLE, ProcessIdentity
 
 LIFETIME_S_MAX: Final = 24 * 3600.0
@@ -43,6 +43,41 @@ class Watchdog:
     identity: ProcessIdentity
     _popen: "subprocess.Popen[bytes]"
 
+    @classmethod
+    def start(cls, journal: Path, lifetime_s: float = LIFETIME_S_MAX) -> Self:
+        """Starts a watchdog for this process's run and returns once it watches.
+
+        Args:
+            journal: the run's journal, with `run_started` in it.
+            lifetime_s: it ends after this in any case.
+
+        Raises:
+            WatchdogError: it did not come up.
+        """
+        environment = {
+            name: value for name, value in os.environ.items() if name != RUN_VARIABLE
+        }  # or it would stop itself
+        with journal.with_name("watchdog.log").open("ab") as log:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", "holdfast_chaos.watchdog", str(journal), str(lifetime_s)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        watchdog = cls(ProcessIdentity.of(popen.pid), popen)
+        assert popen.stdout is not None, "asked for above"
+        readable, _, _ = select.select([popen.stdout], [], [], _READY_WITHIN_S)
+        if not readable or popen.stdout.readline() != b"watching\n":
+            popen.kill()
+            watchdog.stop()
+            raise WatchdogError(
+                "the watchdog did not come up, so nothing was injected. The end of its log:\n"
+                f"{_tail(journal.with_name('watchdog.log'))}"
+            )
+        return watchdog
+
     def stop(self) -> None:
         """Lets it see that the run ended (write `run_ended` first, or it undoes everything) and waits for its end.
 
@@ -63,39 +98,6 @@ class Watchdog:
             ) from error
 
 
-def start(journal: Path, lifetime_s: float = LIFETIME_S_MAX) -> Watchdog:
-    """Starts a watchdog for this process's run and returns once it watches.
-
-    Args:
-        journal: the run's journal, with `run_started` in it.
-        lifetime_s: it ends after this in any case.
-
-    Raises:
-        WatchdogError: it did not come up.
-    """
-    environment = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}  # or it would stop itself
-    with journal.with_name("watchdog.log").open("ab") as log:
-        popen = subprocess.Popen(
-            [sys.executable, "-m", "holdfast_chaos.watchdog", str(journal), str(lifetime_s)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-    watchdog = Watchdog(ProcessIdentity.of(popen.pid), popen)
-    assert popen.stdout is not None, "asked for above"
-    readable, _, _ = select.select([popen.stdout], [], [], _READY_WITHIN_S)
-    if not readable or popen.stdout.readline() != b"watching\n":
-        popen.kill()
-        watchdog.stop()
-        raise WatchdogError(
-            "the watchdog did not come up, so nothing was injected. The end of its log:\n"
-            f"{_tail(journal.with_name('watchdog.log'))}"
-        )
-    return watchdog
-
-
 @dataclass(frozen=True)
 class Guard:
     """A run that is entered, journalled and watched."""
@@ -114,19 +116,13 @@ def guarded(out: Path) -> Iterator[Guard]:
         WatchdogError, RunsError, JournalError: it cannot be guarded; nothing was started.
         CleanupError: something could not be undone on the way out.
     """
-    path = out / FILE_NAME
-    with Journal.open(path) as journal:
-        run = runs.register(path)
-        try:
-            journal.write("run_started", run_id=run.run_id, harness=run.harness)
-            watchdog = start(path)
-        except BaseException:
-            run.forget()
-            raise
+    with runs.registered(out) as run, Journal.open(run.journal) as journal:
+        journal.write("run_started", run_id=run.id, harness=run.harness)
+        watchdog = Watchdog.start(run.journal)
         try:
             yield Guard(run, journal)
         finally:
-            _finish(run, journal, watchdog)
+            finish(journal, watchdog)
 
 
 class CleanupError(Exception):
@@ -137,13 +133,18 @@ class CleanupError(Exception):
         self.failures = failures
 
 
-def _finish(run: runs.Run, journal: Journal, watchdog: Watchdog) -> None:
+def finish(journal: Journal, watchdog: Watchdog) -> None:
+    """Undoes what a run left open, journals its end, and lets its watchdog go.
+
+    Raises:
+        CleanupError: something could not be undone.
+        JournalError: the end could not be journalled; the watchdog stays, to take over once this process has ended.
+    """
     report = recovery.clean_up(journal, by="harness")
     journal.write("run_ended", clean=report.clean)
     watchdog.stop()
     if report.failures:
         raise CleanupError(report.failures)
-    run.forget()
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
 """kill: the target's process ends by SIGKILL, with all it started, and is started again after `restart_after`.
 
-The window is `restart_after` long, and the heal is the restart: it ends once the process is ready again. Limits: kill -9
-loses nothing the kernel already has, so it does not test fsync; it needs a target that the run started (by `command`).
+The window is `restart_after` long, and the heal is the restart: it ends once the process is ready again. Limits: kill
+-9 loses nothing the kernel already has, so it does not test fsync; it needs a target that the run started (by command).
 """
 
 from collections.abc import Mapping
