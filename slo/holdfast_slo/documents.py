@@ -108,13 +108,13 @@ class Document:
         return f"{step.place}: {_dotted(step.path)} is an unknown key (value {value}): {hint}"
 
 
-def load_document(path: Path | Traversable) -> Document:
-    """Reads a YAML (or JSON) file.
+def load_document(path: Path | Traversable, name: str | None = None) -> Document:
+    """Reads a YAML (or JSON) file, called `name` in messages, by default as its path is written.
 
     Raises:
         InputError: it cannot be read, is no UTF-8, exceeds 1 MiB, or is no YAML a document may hold.
     """
-    name = str(path) if isinstance(path, Path) else path.name
+    name = name or (str(path) if isinstance(path, Path) else path.name)
     try:
         with path.open("rb") as file:
             raw = file.read(BYTES_MAX + 1)

@@ -1,7 +1,7 @@
-"""What a sample can prove: exact one-sided bounds of ratios and quantiles, and the three-valued decision on them.
+"""What a sample can prove: exact bounds of ratios and quantiles, and the three-valued decision on them.
 
 Ratios are bounded by Clopper and Pearson (Biometrika 26, 1934): bounds from the binomial tail itself, which hold for
-every sample size and every true ratio. Normal approximations fail exactly where gates live, at few failures in many calls.
+every sample size and every true ratio. Normal approximations fail where gates live, at few failures in many calls.
 """
 
 from collections.abc import Callable, Sequence

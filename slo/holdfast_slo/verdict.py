@@ -1,7 +1,7 @@
 """The verdict of a run, as `verdict.json` holds it (schema `holdfast.verdict/v1`).
 
-Times are unix seconds, latencies milliseconds. A verdict cannot be built or read that its own parts contradict: every part
-that did not pass implies a reason, and the reasons alone decide the verdict.
+Times are unix seconds, latencies milliseconds. A verdict cannot be built or read that its own parts contradict: every
+part that did not pass implies a reason, and the reasons alone decide the verdict.
 """
 
 import json
@@ -348,7 +348,9 @@ def _of_reconciliation(reconciliation: Reconciliation | None) -> Iterator[Reason
         yield Reason(code=Code.NOT_RECONCILED, subject="reconciliation", message=message)
     elif reconciliation.verdict != "PASS":
         saw = "nothing" if reconciliation.prometheus is None else reconciliation.prometheus
-        message = f"clients made {reconciliation.client} calls, Prometheus saw {saw}; allowed {reconciliation.allowed:g} apart"
+        message = (
+            f"{reconciliation.client} calls by the clients, {saw} in Prometheus; allowed: {reconciliation.allowed:g}"
+        )
         yield Reason(code=Code.METRICS_CONTRADICT_CLIENTS, subject="reconciliation", message=message)
 
 
