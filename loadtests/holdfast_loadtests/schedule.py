@@ -127,7 +127,7 @@ def _arrivals_between(arrivals: Sequence[Arrivals], start_s: float, end_s: float
 
 
 def samples_by_second(spec: LoadSpec, tables: Tables, seed: int, seconds: int) -> list[dict[str, int]]:
-    """Calls that this schedule makes due in each of the first `seconds`, by `service/method`, if all succeed at once."""
+    """Calls this schedule makes due in each of the first `seconds`, by `service/method`, if all succeed at once."""
     buckets: list[Counter[str]] = [Counter() for _ in range(seconds)]
     for due in schedule(spec, tables, seed) if spec.arrivals else ():
         if due.due_offset_s >= seconds:

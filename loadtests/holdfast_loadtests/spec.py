@@ -39,8 +39,6 @@ Blame = Callable[[Loc, str, str], Exception]
 
 
 def _rate(value: object) -> float:
-    if isinstance(value, float):
-        return value
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"expected a rate like '40/s', '600/m' or '1000/h', got {value!r}")
@@ -50,10 +48,15 @@ def _rate(value: object) -> float:
     return per_s
 
 
+def _rate_text(per_s: float) -> str:
+    # All digits: the worker reads this back and must find the very same schedule.
+    return f"{per_s:.20f}".rstrip("0").rstrip(".") + "/s"
+
+
 Rate = Annotated[
     float,
     BeforeValidator(_rate),
-    PlainSerializer(lambda per_s: f"{per_s:.9g}/s", return_type=str),
+    PlainSerializer(_rate_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*/\s*[smh]$", "examples": ["40/s", "600/m"]}),
 ]
 Call = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*/[A-Za-z_]\w*$", examples=["pkg.Service/Method"])]

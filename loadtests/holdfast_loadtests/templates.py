@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 BUILT_IN: Final = frozenset({"uuid", "counter"})
-"""`uuid`: a new one for each hole, the same in every run with the same seed. `counter`: the scenario's number, from 0."""
+"""`uuid`: a new one for each hole, the same in every run with the same seed. `counter`: the scenario's number."""
 
 _HOLE: Final = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)\s*\}\}")
 

@@ -1,0 +1,268 @@
+"""Starts the load in a process of its own, tells it the phases, and collects what it found.
+
+run = LoadRun.start(LoadPlan(target, spec, tables, seed), out_dir)
+run.set_phase("fault:slow-net")
+summary = run.finish()
+run.close()
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from holdfast_loadtests.records import read_calls
+from holdfast_loadtests.reflection import fetch
+from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.summary import LoadSummary, summarize
+
+RECORD_NAME: Final = "calls.csv.gz"
+LOG_NAME: Final = "load-worker.log"
+READY_WITHIN_S: Final = 30.0
+ORDER_WITHIN_S: Final = 10.0
+_LOG_TAIL_CHARS: Final = 2_000
+
+
+class LoadError(Exception):
+    """The load's process died, did not start or does not answer; the text holds the tail of its log."""
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """What to load, with what.
+
+    `target` is `host:port`; `descriptors` a serialised FileDescriptorSet, asked of the target by reflection where empty.
+    """
+
+    target: str
+    spec: LoadSpec
+    tables: Mapping[str, Sequence[Mapping[str, str]]]
+    seed: int
+    descriptors: bytes = b""
+    first_phase: str = "baseline"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The load at a moment.
+
+    Rate and quantiles are of the last three seconds, counts of the whole run. `errors` are calls whose answer is not one
+    that their step expects, never sent ones included.
+    """
+
+    t_s: float = 0.0
+    phase: str = ""
+    sent: int = 0
+    ok: int = 0
+    errors: int = 0
+    never_sent: int = 0
+    rps: float = 0.0
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    lag_p99_ms: float = 0.0
+    in_flight: int = 0
+    counts: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+
+
+class LoadRun:
+    """A load under way. Its methods may be called from one thread at a time."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out_dir: Path) -> None:
+        self._process = process
+        self._out_dir = out_dir
+        self._changed = threading.Condition()
+        self._latest: dict[str, dict[str, Any]] = {}
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, name="load-events", daemon=True)
+        self._reader.start()
+
+    @classmethod
+    def start(cls, plan: LoadPlan, out_dir: Path) -> Self:
+        """Starts the load; returns once its users are connected and the first call is due.
+
+        Args:
+            plan: the load.
+            out_dir: an existing folder; gets `calls.csv.gz` and the process's log.
+
+        Raises:
+            InputError: the target has no usable reflection (where the plan has no descriptors).
+            LoadError: the process did not become ready.
+        """
+        descriptors = plan.descriptors or fetch(plan.target).file_set
+        run = cls(_spawn(out_dir), out_dir)
+        try:
+            run._send(_wire_plan(plan, descriptors, out_dir))
+            run._wait("ready", READY_WITHIN_S)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @property
+    def metrics_address(self) -> str:
+        """`host:port` of the load's own metrics, for Prometheus; there until `close`."""
+        return str(self._latest["ready"]["metrics"])
+
+    @property
+    def started_s(self) -> float:
+        """When the schedule began, unix seconds."""
+        return float(self._latest["ready"]["started_s"])
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def record(self) -> Path:
+        """The file with every call; complete after `finish`."""
+        return self._out_dir / RECORD_NAME
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def set_phase(self, name: str) -> float:
+        """Begins a phase and returns since when, unix seconds: calls due from then on carry it, those due before do not.
+
+        Raises:
+            LoadError: the process is gone or does not answer.
+        """
+        with self._changed:
+            self._latest.pop("phase", None)
+        self._send({"phase": name})
+        return float(self._wait("phase", ORDER_WITHIN_S)["since_s"])
+
+    def snapshot(self) -> Snapshot:
+        """The latest state, at most about half a second old; all zeros before the first."""
+        with self._changed:
+            status = dict(self._latest.get("status", {}))
+        status.pop("event", None)
+        counts = {(phase, method, code): count for phase, method, code, count in status.pop("counts", [])}
+        return Snapshot(**status, counts=counts)
+
+    def finish(self) -> LoadSummary:
+        """Ends the load: nothing more falls due, what is under way is waited for. Metrics stay up until `close`.
+
+        Raises:
+            LoadError: the process died, now or before.
+        """
+        self._send({"stop": True})
+        drained = self._wait("drained", float(self._latest["ready"]["drain_limit_s"]) + ORDER_WITHIN_S)
+        return summarize(
+            read_calls(self.record),
+            started_s=self.started_s,
+            stopped_s=float(drained["stopped_s"]),
+            cpu_share=float(drained["cpu_share"]),
+        )
+
+    def close(self) -> None:
+        """Ends the process; idempotent."""
+        if self.alive():
+            self._say_goodbye()
+        try:
+            self._process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _say_goodbye(self) -> None:
+        # A process that never became ready still reads its plan: the end of its stdin ends it then.
+        stdin = self._stdin
+        try:
+            stdin.write(b'{"exit":true}\n')
+            stdin.close()
+        except BrokenPipeError:
+            return  # it ended meanwhile
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None, "started with a pipe"
+        return self._process.stdin
+
+    def _send(self, order: Mapping[str, Any]) -> None:
+        try:
+            self._stdin.write(json.dumps(order, separators=(",", ":")).encode() + b"\n")
+            self._stdin.flush()
+        except (BrokenPipeError, ValueError) as error:
+            raise self._died() from error
+
+    def _wait(self, event: str, timeout_s: float) -> Mapping[str, Any]:
+        with self._changed:
+            told = self._changed.wait_for(lambda: event in self._latest or self._ended, timeout_s)
+            found = self._latest.get(event)
+        if found is not None:
+            return found
+        if told:
+            raise self._died()
+        raise LoadError(
+            f"the load's process (pid {self.pid}) said no {event!r} within {timeout_s:g} s.{self._log_tail()}"
+        )
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None, "started with a pipe"
+        for line in self._process.stdout:
+            told = json.loads(line)
+            with self._changed:
+                self._latest[told["event"]] = told
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _died(self) -> LoadError:
+        try:
+            code = self._process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            return LoadError(f"the load's process (pid {self.pid}) closed its pipes but runs on.{self._log_tail()}")
+        with self._changed:
+            why = self._latest.get("error", {}).get("message", "")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return LoadError(f"the load's process (pid {self.pid}) {how}. {why}{self._log_tail()}".rstrip())
+
+    def _log_tail(self) -> str:
+        log = self._out_dir / LOG_NAME
+        text = log.read_text(errors="replace")[-_LOG_TAIL_CHARS:].strip() if log.exists() else ""
+        return f"\nThe end of {log}:\n{text}" if text else ""
+
+
+def _spawn(out_dir: Path) -> subprocess.Popen[bytes]:
+    with (out_dir / LOG_NAME).open("wb") as log:
+        return subprocess.Popen(
+            # -P: modules come from where they are installed, never from the folder the user happens to stand in.
+            [sys.executable, "-P", "-m", "holdfast_loadtests.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the harness, which then ends the load in order
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+
+def _wire_plan(plan: LoadPlan, descriptors: bytes, out_dir: Path) -> dict[str, Any]:
+    return {
+        "target": plan.target,
+        "spec": plan.spec.model_dump(mode="json", by_alias=True),
+        "tables": {name: list(rows) for name, rows in plan.tables.items()},
+        "seed": plan.seed,
+        "descriptors": base64.b64encode(descriptors).decode(),
+        "phase": plan.first_phase,
+        "record": str((out_dir / RECORD_NAME).absolute()),
+    }
