@@ -63,13 +63,14 @@ class Connection:
         self._channel.close()
 
     def _prepare(self, method: Method) -> Callable[..., Any]:
-        make: Callable[[str], Callable[..., Any]] = {
+        kinds: dict[str, Callable[..., Any]] = {
             "unary": self._channel.unary_unary,
             "client_stream": self._channel.stream_unary,
             "server_stream": self._channel.unary_stream,
             "bidi_stream": self._channel.stream_stream,
-        }[method.grpc_type]
-        self._senders[method.path] = make(method.path)  # bytes in, bytes out: messages are made and read elsewhere
+        }
+        # Without serialisers: bytes in, bytes out; messages are made and read elsewhere.
+        self._senders[method.path] = kinds[method.grpc_type](method.path)
         return self._senders[method.path]
 
 

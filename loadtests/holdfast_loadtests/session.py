@@ -156,7 +156,7 @@ class Session:
     def _spawn(self, work: Callable[..., None], *arguments: object) -> None:
         gevent.spawn(work, *arguments).link_exception(self._broken)
 
-    def _broken(self, greenlet: gevent.Greenlet[..., None]) -> None:
+    def _broken(self, greenlet: "gevent.Greenlet[..., None]") -> None:
         say("error", message=f"{type(greenlet.exception).__name__}: {greenlet.exception}")
         self.end(EXIT_BROKEN)
 
