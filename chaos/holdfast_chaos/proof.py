@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,8 +27,9 @@ PROBES_MIN: Final = 10
 CONFIDENCE: Final = 0.975
 """Of each end of an interval, so that the whole has 95 %."""
 
-REDIAL_S: Final = 0.05
-"""The load's shortest wait before it dials again: failures of one connection closer together are one reset."""
+REDIAL_S: Final = 0.6
+"""The load's longest wait before it dials again (500 ms, and 20 % of jitter). Until then every call on a connection
+fails with the reset already counted; after it the failure can only be a new one. So counts are lower bounds."""
 
 SIGKILLED: Final = -9
 
@@ -184,11 +184,11 @@ class Resets:
 
 
 def resets(evidence: Evidence) -> Resets:
-    """Counts resets: all calls that fail on one connection within its shortest re-dial wait failed by one reset."""
+    """Counts resets: calls that fail on one connection within its longest re-dial wait failed by one reset."""
     during = _reset_times(evidence.load, evidence.window)
     before = _reset_times(evidence.load, evidence.baseline)
     probes = [sample for sample in evidence.control if evidence.window.holds(sample.t_s)]
-    count, baseline_count = _clusters(during), _clusters(before)
+    count, baseline_count = _count_apart(during), _count_apart(before)
     return Resets(
         count=count,
         connections=len(during),
@@ -291,11 +291,15 @@ def _reset_times(calls: Iterable[CallLike], window: Window) -> dict[object, list
     return found
 
 
-def _clusters(times: Mapping[object, Sequence[float]]) -> int:
-    return sum(
-        1 + sum(later - earlier > REDIAL_S for earlier, later in pairwise(sorted(moments)))
-        for moments in times.values()
-    )
+def _count_apart(times: Mapping[object, Sequence[float]]) -> int:
+    """How many failures of each connection came more than a re-dial's wait after the one counted before."""
+    count = 0
+    for moments in times.values():
+        counted_s = -math.inf
+        for moment_s in sorted(moments):
+            if moment_s - counted_s > REDIAL_S:
+                count, counted_s = count + 1, moment_s
+    return count
 
 
 def _ended_in(life: "ProcessLife", window: Window) -> bool:

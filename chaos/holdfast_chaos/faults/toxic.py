@@ -35,7 +35,7 @@ class ToxicFault(Fault[SpecT]):
     def supported(cls) -> Support:
         """Where Toxiproxy is installed."""
         try:
-            tools.find("toxiproxy")
+            tools.find("toxiproxy-server")
         except InputError as missing:
             return Support(Availability.NOT_HERE, missing.message)
         return Support(Availability.SUPPORTED)
