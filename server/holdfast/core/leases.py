@@ -1,0 +1,154 @@
+"""Decisions about leases.
+
+An agent lives exactly as long as the lease it names stands. Ending a lease is one put on one key, and all its agents expire at
+that revision, however many they are: nothing else is written, so there is no race and no limit of a transaction to hit.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from holdfast import names
+from holdfast.core.requests import remember, replay
+from holdfast.core.state import LeaseEntry, Plan, Reader, fence_of
+from holdfast.errors import HoldfastError, Reason
+from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import RegisterAgentRequest
+from holdfast.registry.v1.lease_service_pb2 import (
+    GrantLeaseRequest,
+    GrantLeaseResponse,
+    Lease,
+    RevokeLeaseResponse,
+)
+from holdfast.storage.v1.records_pb2 import LeaseEnd, LeaseEndReason, LeaseRecord
+from holdfast.store.interface import Txn
+
+TTL_MS_DEFAULT = 30_000
+"""TTL of a lease for which none is asked: three missed keepalives at the usual third of the TTL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What GrantLease was asked, with what the core must not make up itself."""
+
+    request: GrantLeaseRequest
+    now: Timestamp
+    epoch: int
+    lease_id: str
+    replica: str
+
+
+class _Granting(Protocol):
+    """What the grant of a private lease takes from a registration."""
+
+    @property
+    def request(self) -> RegisterAgentRequest: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def lease_id(self) -> str: ...
+    @property
+    def replica(self) -> str: ...
+
+
+def duration_ms(duration: Duration) -> int:
+    """A duration in whole milliseconds, rounded up: a lease is never shorter than asked."""
+    return duration.seconds * 1000 - -duration.nanos // 1_000_000
+
+
+def grant(reader: Reader, command: Grant) -> Plan[GrantLeaseResponse]:
+    """Decides GrantLease.
+
+    Raises:
+        HoldfastError: REQUEST_ID_REUSED.
+    """
+    request = command.request
+    key = names.request_key(request.parent, "GrantLease", request.request_id)
+    if request.request_id and (first := replay(reader, key, request, GrantLeaseResponse)):
+        return Plan(Txn(), lambda _: _at(*first))
+    name = names.lease_name(request.parent, command.lease_id)
+    ttl_ms = duration_ms(request.ttl) if request.HasField("ttl") else TTL_MS_DEFAULT
+    record = LeaseRecord(ttl_ms=ttl_ms, fence_epoch=command.epoch, owner=command.replica)
+    response = GrantLeaseResponse(lease=Lease(name=name, fence=fence_of(command.epoch, 0)))
+    response.lease.ttl.FromMilliseconds(ttl_ms)
+    response.lease.expire_time.FromMilliseconds(command.now.ToMilliseconds() + ttl_ms)
+    txn = Txn(
+        compares=((names.lease_key(name), 0),),
+        puts=((names.lease_key(name), record.SerializeToString()),),
+    )
+    plan = Plan(txn, lambda revision: _at(response, revision))
+    return remember(plan, key, request, response, command.now) if request.request_id else plan
+
+
+def _at(response: GrantLeaseResponse, revision: int) -> GrantLeaseResponse:
+    """A grant's answer with what follows from its revision; its fence holds the epoch's part so far."""
+    response.lease.fence += revision
+    return response
+
+
+def grant_private(agent: Agent, command: _Granting) -> Txn:
+    """The grant of a lease for one agent alone, which is made to name it."""
+    request = command.request
+    agent.lease = names.lease_name(request.parent, command.lease_id)
+    ttl_ms = duration_ms(request.ttl) if request.HasField("ttl") else TTL_MS_DEFAULT
+    record = LeaseRecord(ttl_ms=ttl_ms, fence_epoch=command.epoch, owner=command.replica, private=True)
+    key = names.lease_key(agent.lease)
+    return Txn(compares=((key, 0),), puts=((key, record.SerializeToString()),))
+
+
+def join(reader: Reader, agent: Agent) -> Txn:
+    """The condition under which an agent joins the lease it names: that it still stands when the agent is written.
+
+    Raises:
+        HoldfastError: LEASE_NOT_FOUND, or NOT_OWNER for a lease granted to another agent alone.
+    """
+    lease = find_standing(reader, agent.lease)
+    if lease.record.private and agent.name not in reader.agents_of(lease.name):
+        raise HoldfastError(
+            Reason.NOT_OWNER,
+            f"{lease.name} was granted to another agent alone and ends with it; get one to share from GrantLease.",
+            subject=lease.name,
+        )
+    return Txn(compares=((names.lease_key(lease.name), lease.mod_revision),))
+
+
+def find_standing(reader: Reader, name: str) -> LeaseEntry:
+    """The lease of this name, if it stands.
+
+    Raises:
+        HoldfastError: LEASE_NOT_FOUND.
+    """
+    lease = reader.lease(name)
+    if lease is None or not lease.stands:
+        raise lease_not_found(name, lease)
+    return lease
+
+
+def lease_not_found(name: str, lease: LeaseEntry | None) -> HoldfastError:
+    """LEASE_NOT_FOUND about a lease that ended, or one that there is no record of."""
+    if lease is None:
+        why = "it ended long ago, was never granted, or is of another store"
+    else:
+        how = LeaseEndReason.Name(lease.record.end.reason).removeprefix("LEASE_END_REASON_").lower()
+        why = f"it {how} at revision {lease.mod_revision}"
+    return HoldfastError(
+        Reason.LEASE_NOT_FOUND, f"no lease {name[:200]!r} stands: {why}. Register again.", subject=name[:200]
+    )
+
+
+def end(reader: Reader, name: str, reason: LeaseEndReason.ValueType, now: Timestamp) -> Plan[RevokeLeaseResponse]:
+    """Decides the end of a lease, asked for or come: its record stays, so that its agents are known as expired.
+
+    Raises:
+        HoldfastError: LEASE_NOT_FOUND.
+    """
+    lease = find_standing(reader, name)
+    record = LeaseRecord()
+    record.CopyFrom(lease.record)
+    record.fence_revision = record.fence_revision or lease.mod_revision
+    record.end.CopyFrom(LeaseEnd(reason=reason, time=now))
+    key = names.lease_key(name)
+    txn = Txn(compares=((key, lease.mod_revision),), puts=((key, record.SerializeToString()),))
+    return Plan(txn, lambda revision: RevokeLeaseResponse(revision=revision))

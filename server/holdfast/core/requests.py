@@ -1,0 +1,62 @@
+"""Calls that can be repeated: the answer to a request_id is written with what the request did, in one transaction."""
+
+import hashlib
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from holdfast.core.state import Plan, Reader
+from holdfast.errors import HoldfastError, Reason
+from holdfast.storage.v1.records_pb2 import RequestRecord
+from holdfast.store.interface import Txn
+
+KEPT_S = 3600.0
+"""How long the answer to a request_id is kept at least, unless more than `KEPT_MAX` are: longer than any sane retry."""
+
+KEPT_MAX = 100_000
+"""Most answers kept; the oldest go first."""
+
+M = TypeVar("M", bound=Message)
+
+
+def digest(request: Message) -> bytes:
+    """SHA-256 of a request without its request_id; the same for equal requests."""
+    content = type(request)()
+    content.CopyFrom(request)
+    content.ClearField("request_id")
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
+
+
+def replay(reader: Reader, key: str, request: Message, answer_type: type[M]) -> tuple[M, int] | None:
+    """The first answer to a request that came before, and the revision it was committed at; None for a new one.
+
+    Raises:
+        HoldfastError: REQUEST_ID_REUSED.
+    """
+    entry = reader.request(key)
+    if entry is None:
+        return None
+    answer = answer_type()
+    if entry.record.request_sha256 != digest(request) or not entry.record.response.Unpack(answer):
+        raise HoldfastError(
+            Reason.REQUEST_ID_REUSED,
+            f"request_id {key.rsplit('/', 1)[1]!r} was used before with other content; use a fresh one for a new request.",
+            subject=key.split(":", 1)[1],
+        )
+    return answer, entry.mod_revision
+
+
+def remember(plan: Plan[M], key: str, request: Message, answer: M, now: Timestamp) -> Plan[M]:
+    """The plan with its answer kept under `key`; fields of the answer that follow from the revision are filled in at replay."""
+    record = RequestRecord(request_sha256=digest(request), time=now)
+    record.response.Pack(answer)
+    txn = plan.txn
+    return Plan(
+        Txn(
+            compares=(*txn.compares, (key, 0)),
+            puts=(*txn.puts, (key, record.SerializeToString())),
+            deletes=txn.deletes,
+        ),
+        plan.answer,
+    )

@@ -1,0 +1,104 @@
+"""What watches are fed from: the events of each revision, as far back as the store's history goes.
+
+Watchers hold no queue, only a position in this one list, so a slow one costs no memory. One that falls behind its start has
+missed something and is told so.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from holdfast import names
+from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import AgentEvent, AgentEvents, AgentEventType, WatchAgentsResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of one agent; the agents are never changed in place."""
+
+    type: AgentEventType.ValueType
+    agent: Agent
+    previous: Agent | None
+
+
+@dataclass(slots=True)
+class Step:
+    """The events of one revision by namespace."""
+
+    revision: int
+    events: dict[str, list[Event]]
+    _encoded: dict[str, bytes] = field(default_factory=dict)
+
+    def encoded(self, parent: str) -> bytes | None:
+        """The WatchAgentsResponse for watchers of a namespace, serialised once for all of them; None if nothing happened."""
+        events = self.events.get(parent)
+        if events is None:
+            return None
+        found = self._encoded.get(parent)
+        if found is None:
+            messages = [AgentEvent(type=event.type, agent=event.agent, previous=event.previous) for event in events]
+            response = WatchAgentsResponse(revision=self.revision, events=AgentEvents(events=messages))
+            found = self._encoded[parent] = response.SerializeToString()
+        return found
+
+
+class FellBehindError(Exception):
+    """The revision asked for is no longer in the history."""
+
+
+class History:
+    """Steps of consecutive revisions after `start`."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self._steps: deque[Step] = deque()
+        self._advanced: asyncio.Future[None] | None = None
+
+    @property
+    def end(self) -> int:
+        """The newest revision."""
+        return self.start + len(self._steps)
+
+    def begin(self, revision: int) -> None:
+        """Starts anew after a revision."""
+        self.start = revision
+        self._steps.clear()
+
+    def append(self, revision: int, events: Sequence[Event]) -> None:
+        """Adds the next revision's events."""
+        assert revision == self.end + 1, f"revision {revision} follows {self.end}: a hole"
+        by_parent: dict[str, list[Event]] = {}
+        for event in events:
+            by_parent.setdefault(names.parent_of(event.agent.name), []).append(event)
+        self._steps.append(Step(revision, by_parent))
+        if self._advanced is not None:
+            self._advanced.set_result(None)
+            self._advanced = None
+
+    def forget(self, revision: int) -> None:
+        """Drops what happened up to a revision."""
+        while self._steps and self._steps[0].revision <= revision:
+            self._steps.popleft()
+        self.start = max(self.start, revision)
+
+    def after(self, revision: int, limit: int) -> list[Step]:
+        """At most `limit` steps after a revision; none if it is the newest.
+
+        Raises:
+            FellBehindError: Steps after `revision` have been dropped.
+        """
+        if revision < self.start:
+            raise FellBehindError
+        first = revision - self.start
+        return [self._steps[index] for index in range(first, min(first + limit, len(self._steps)))]
+
+    async def advance(self, revision: int, timeout_s: float | None = None) -> bool:
+        """Waits until something follows `revision`; False if nothing did within the time."""
+        if self.end > revision:
+            return True
+        if self._advanced is None:
+            self._advanced = asyncio.get_running_loop().create_future()
+        done, _ = await asyncio.wait([self._advanced], timeout=timeout_s)
+        return bool(done)

@@ -1,0 +1,178 @@
+"""Keeps the deadlines of leases, in memory and on a monotonic clock.
+
+Heartbeats cost memory, not writes: a keepalive moves a deadline, and only the end of a lease is written. After a restart every
+lease gets its full TTL again.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from holdfast.core.leases import lease_not_found
+from holdfast.core.state import LeaseEntry
+from holdfast.errors import HoldfastError, Reason
+from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
+
+TICK_S = 0.25
+"""Longest sleep between looks at the clock; also how soon a stall of the process is noticed."""
+
+STALL_S = 1.0
+"""A look at the clock this late means that the process stood still, and with it every keepalive sent meanwhile."""
+
+STALL_GRACE_S_MAX = 30.0
+"""Most time given to leases after a stall, however long it was."""
+
+EXPIRIES_AT_ONCE = 256
+"""Leases whose end is written concurrently; group commit makes few transactions of disk of them."""
+
+RETRY_S = 0.5
+"""Pause before the end of a lease is written again after the store failed."""
+
+ExpireLease = Callable[[str], Awaitable[None]]
+"""Writes that a lease has expired. LEASE_NOT_FOUND: it had ended already. STORE_UNAVAILABLE: nobody knows."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    ttl_s: float
+    deadline_s: float
+    kept: KeepLeaseAliveResult
+    ending: asyncio.Future[None] | None = None
+
+
+class LeaseKeeper:
+    """Deadlines of all leases that stand. `run` ends those that nobody keeps.
+
+    Args:
+        clock: A monotonic clock, in seconds.
+        expire: How a lease's end is written.
+    """
+
+    def __init__(self, clock: Callable[[], float], expire: ExpireLease) -> None:
+        self._clock = clock
+        self._expire = expire
+        self._slots: dict[str, _Slot] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._last_look_s = clock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.expirations_total = 0
+        self.stalls_total = 0
+        self.stall_grace_s = 0.0
+        self.restart_grace_s = 0.0
+
+    # As the view's listener.
+
+    def lease_stands(self, lease: LeaseEntry) -> None:
+        """Starts the clock of a lease: granted, or met at start. A rewrite of one that is known leaves its deadline alone."""
+        if lease.name in self._slots:
+            return
+        kept = KeepLeaseAliveResult(
+            lease=lease.name, fence=lease.fence, directive=LeaseDirective.LEASE_DIRECTIVE_CONTINUE
+        )
+        kept.ttl.FromMilliseconds(lease.record.ttl_ms)
+        ttl_s = lease.record.ttl_ms / 1000
+        slot = self._slots[lease.name] = _Slot(ttl_s, self._clock() + ttl_s, kept)
+        heapq.heappush(self._heap, (slot.deadline_s, lease.name))
+
+    def lease_ended(self, name: str) -> None:
+        """Stops the clock of a lease."""
+        self._slots.pop(name, None)
+
+    # Keeping.
+
+    def keep(self, name: str) -> KeepLeaseAliveResult | None:
+        """Gives a lease its full TTL from now. None if that cannot be said at once: use `keep_slowly`."""
+        slot = self._slots.get(name)
+        if slot is None or slot.ending is not None:
+            return None
+        slot.deadline_s = self._clock() + slot.ttl_s
+        return slot.kept
+
+    async def keep_slowly(self, name: str, find: Callable[[], LeaseEntry | None]) -> KeepLeaseAliveResult:
+        """Keeps a lease whose end may be on its way: waits for the outcome first, so that an answer is never taken back."""
+        slot = self._slots.get(name)
+        if slot is not None and slot.ending is not None:
+            try:
+                await asyncio.shield(slot.ending)
+            except HoldfastError as error:
+                return _not_kept(name, error)
+        return self.keep(name) or _not_kept(name, lease_not_found(name, find()))
+
+    def restart_clocks(self) -> None:
+        """Gives every lease its full TTL: nobody could keep one while the server was not serving."""
+        now_s = self._clock()
+        for slot in self._slots.values():
+            slot.deadline_s = now_s + slot.ttl_s
+        self.restart_grace_s = max((slot.ttl_s for slot in self._slots.values()), default=0.0)
+
+    # Expiring.
+
+    async def run(self) -> None:
+        """Ends leases as they run out, until cancelled."""
+        self._last_look_s = self._clock()
+        try:
+            while True:
+                await asyncio.sleep(self.look())
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def look(self) -> float:
+        """Starts the end of every lease that has run out. Returns how long to wait before the next look, in seconds."""
+        now_s = self._clock()
+        self._forgive_stall(now_s)
+        while self._heap and self._heap[0][0] <= now_s and len(self._tasks) < EXPIRIES_AT_ONCE:
+            _, name = heapq.heappop(self._heap)
+            slot = self._slots.get(name)
+            if slot is None:
+                continue
+            if slot.deadline_s > now_s:  # kept since: keepalives leave the heap alone
+                heapq.heappush(self._heap, (slot.deadline_s, name))
+            elif slot.ending is None:
+                self._start_ending(name, slot)
+        next_s = self._heap[0][0] - now_s if self._heap else TICK_S
+        return min(max(next_s, 0.005), TICK_S)
+
+    def _forgive_stall(self, now_s: float) -> None:
+        """After the process stood still, keepalives may wait unread in its sockets: no lease may expire for that."""
+        late_s = now_s - self._last_look_s
+        self._last_look_s = now_s
+        if late_s < STALL_S:
+            return
+        grace_s = min(late_s, STALL_GRACE_S_MAX)
+        self.stalls_total += 1
+        self.stall_grace_s += grace_s
+        for slot in self._slots.values():
+            slot.deadline_s = max(slot.deadline_s, now_s + min(grace_s, slot.ttl_s))
+
+    def _start_ending(self, name: str, slot: _Slot) -> None:
+        slot.ending = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._end(name, slot, slot.ending))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, name: str, slot: _Slot, ending: asyncio.Future[None]) -> None:
+        """Writes the end of a lease, as often as it takes: until then nobody knows whether it stands."""
+        while True:
+            try:
+                await self._expire(name)
+            except HoldfastError as error:
+                if error.reason is Reason.LEASE_NOT_FOUND:
+                    break
+                ending.set_exception(error)
+                ending.exception()  # most often nobody waits
+                ending = slot.ending = asyncio.get_running_loop().create_future()
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.expirations_total += 1
+                break
+        self._slots.pop(name, None)
+        ending.set_result(None)
+
+
+def _not_kept(name: str, error: HoldfastError) -> KeepLeaseAliveResult:
+    directive = LeaseDirective.LEASE_DIRECTIVE_UNSPECIFIED
+    if error.reason is Reason.LEASE_NOT_FOUND:
+        directive = LeaseDirective.LEASE_DIRECTIVE_STOP
+    return KeepLeaseAliveResult(lease=name, directive=directive, status=error.to_status())

@@ -1,0 +1,38 @@
+"""Resource names, and the store keys under which resources are kept.
+
+A resource name is `namespaces/{namespace}/{collection}/{id}`; its key is the name behind a prefix that says what the record is.
+"""
+
+AGENT_PREFIX = "agent:"
+LEASE_PREFIX = "lease:"
+REQUEST_PREFIX = "request:"
+
+
+def agent_name(parent: str, agent_id: str) -> str:
+    """Name of an agent of the namespace `parent` (`namespaces/{namespace}`)."""
+    return f"{parent}/agents/{agent_id}"
+
+
+def lease_name(parent: str, lease_id: str) -> str:
+    """Name of a lease of the namespace `parent` (`namespaces/{namespace}`)."""
+    return f"{parent}/leases/{lease_id}"
+
+
+def parent_of(name: str) -> str:
+    """Namespace (`namespaces/{namespace}`) of a resource name."""
+    return name.rsplit("/", 2)[0]
+
+
+def agent_key(name: str) -> str:
+    """Store key of an agent's record."""
+    return AGENT_PREFIX + name
+
+
+def lease_key(name: str) -> str:
+    """Store key of a lease's record."""
+    return LEASE_PREFIX + name
+
+
+def request_key(parent: str, method: str, request_id: str) -> str:
+    """Store key of the answer to a request: ids are told apart by namespace and method."""
+    return f"{REQUEST_PREFIX}{parent}/{method}/{request_id}"

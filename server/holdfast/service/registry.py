@@ -1,0 +1,116 @@
+"""The state behind the handlers: a store, the view of it, and the keeper of leases, with the way writes are made."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import uuid4
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from holdfast.core import leases
+from holdfast.core.state import Plan, Reader
+from holdfast.errors import HoldfastError, Reason
+from holdfast.leases import LeaseKeeper
+from holdfast.registry.v1.consistency_pb2 import Consistency
+from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
+from holdfast.storage.v1.records_pb2 import LeaseEndReason
+from holdfast.store.interface import Committed, Store
+from holdfast.view import View
+
+ATTEMPTS_MAX = 8
+"""How often a write is decided anew because others changed what it was decided on."""
+
+A = TypeVar("A")
+
+
+class Registry:
+    """One replica's state.
+
+    Args:
+        store: Where everything durable lives.
+        clock: A monotonic clock, in seconds.
+        wall_clock: Unix time, in seconds; for what people read and for retention, never for deadlines.
+        new_id: Makes ids that never repeat.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self.new_id = new_id
+        self.replica = new_id()
+        self.keeper = LeaseKeeper(clock, self._expire)
+        self.view = View(self.keeper)
+        self.watchers = 0
+
+    def now(self) -> Timestamp:
+        """The wall clock's time."""
+        now = Timestamp()
+        now.FromMilliseconds(int(self.wall_clock() * 1000))
+        return now
+
+    async def follow_store(self) -> None:
+        """Builds the view and keeps it up with the store, until cancelled."""
+        await self.view.run(self.store)
+
+    async def start_keeping(self) -> None:
+        """Once the view is whole: gives every lease its full TTL, then ends those that nobody keeps, until cancelled."""
+        self.keeper.restart_clocks()
+        await self.keeper.run()
+
+    async def execute(self, decide: Callable[[Reader], Plan[A]]) -> A:
+        """Decides on the view, and writes under the condition that the decision still holds; anew when it does not.
+
+        A refusal counts only if it was decided on a view as new as the call. What is written needs no such look-up: the
+        comparisons of its transaction say the same.
+
+        Raises:
+            HoldfastError: What `decide` raises, what the store raises, or TXN_CONFLICT.
+        """
+        floor: int | None = None
+        for _ in range(ATTEMPTS_MAX):
+            seen = self.view.revision
+            try:
+                plan = decide(self.view)
+            except HoldfastError:
+                floor = await self.store.current_revision() if floor is None else floor
+                if seen >= floor:
+                    raise
+                await self.view.reached(floor)
+                continue
+            if plan.txn.is_empty:
+                return plan.answer(seen)
+            outcome = await self.store.commit(plan.txn)
+            if isinstance(outcome, Committed):
+                return plan.answer(outcome.revision)
+            await self.view.reached(outcome.revision)
+        raise HoldfastError(
+            Reason.TXN_CONFLICT,
+            f"others changed the same records {ATTEMPTS_MAX} times in a row; try again after a random delay.",
+        )
+
+    async def await_consistency(self, consistency: Consistency.ValueType) -> None:
+        """Waits until the view is as fresh as a read asks for: everything acknowledged before the call, unless SERIALIZABLE."""
+        if consistency != Consistency.CONSISTENCY_SERIALIZABLE:
+            await self.view.reached(await self.store.current_revision())
+
+    async def revoke(self, name: str) -> RevokeLeaseResponse:
+        """Ends a lease because its holder asks for it.
+
+        Raises:
+            HoldfastError: LEASE_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        return await self._end(name, LeaseEndReason.LEASE_END_REASON_REVOKED)
+
+    async def _expire(self, name: str) -> None:
+        ended = await self._end(name, LeaseEndReason.LEASE_END_REASON_EXPIRED)
+        await self.view.reached(ended.revision)
+
+    async def _end(self, name: str, reason: LeaseEndReason.ValueType) -> RevokeLeaseResponse:
+        return await self.execute(lambda reader: leases.end(reader, name, reason, self.now()))

@@ -1,0 +1,272 @@
+"""Gives handlers to grpc.aio: the one place that knows grpcio's types.
+
+Every call is checked against the field rules, carries a correlation id, is counted and timed, and ends with a
+`google.rpc.Status` if it fails. Methods of the API without a handler answer UNIMPLEMENTED.
+"""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from holdfast import validation
+from holdfast.errors import Fault, HoldfastError, Reason
+from holdfast.service.context import CallContext
+
+CORRELATION_KEY = "x-correlation-id"
+"""Metadata key of the correlation id, both ways."""
+
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9_.:/=+-]{1,128}")
+_STATUS_KEY = "grpc-status-details-bin"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+log = structlog.get_logger()
+
+GrpcContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class CallObserver(Protocol):
+    """Counts the calls of one method."""
+
+    def started(self) -> None:
+        """A call came in."""
+        ...
+
+    def handled(self, code: grpc.StatusCode, seconds: float) -> None:
+        """A call ended."""
+        ...
+
+
+ObserverFor = Callable[[str, str, str], CallObserver]
+"""Gives the observer of a service, method and type (`unary`, `server_stream`, `client_stream`, `bidi_stream`)."""
+
+
+class Gate:
+    """Whether calls are let in, and the streams that must end before the server can."""
+
+    def __init__(self) -> None:
+        self._refusal: str | None = "the server is starting"
+        self._streams: set[asyncio.Task[Any]] = set()
+        self.is_draining = False
+
+    def open(self) -> None:
+        """Lets calls in."""
+        self._refusal = None
+
+    def drain(self) -> None:
+        """Refuses new calls and ends streams; unary calls go on."""
+        self._refusal = "the server is shutting down"
+        self.is_draining = True
+        for task in self._streams:
+            task.cancel()
+
+    def check(self) -> None:
+        """Raises NOT_READY unless calls are let in."""
+        if self._refusal is not None:
+            raise HoldfastError(Reason.NOT_READY, f"{self._refusal}; try again after the delay, or at another replica.")
+
+    def enter(self) -> asyncio.Task[Any]:
+        """Counts the current task as a stream to be ended by `drain`."""
+        task = asyncio.current_task()
+        assert task is not None, "a stream's handler runs in a task"
+        self._streams.add(task)
+        return task
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        """The stream has ended."""
+        self._streams.discard(task)
+
+
+class Transport:
+    """Makes grpcio handlers of a service's descriptor and an object with a method for each rpc, named in snake_case.
+
+    Args:
+        gate: Refuses calls while the server is not ready.
+        observer_for: Gives what counts each method's calls.
+    """
+
+    def __init__(self, gate: Gate, observer_for: ObserverFor) -> None:
+        self._gate = gate
+        self._observer_for = observer_for
+
+    def service(
+        self, descriptor: ServiceDescriptor, handlers: object, *, gated: bool = True
+    ) -> "grpc.GenericRpcHandler[Any, Any]":
+        """All methods of a service. Without `gated` they answer even while the server is not ready."""
+        methods = {method.name: self._method(descriptor, method, handlers, gated) for method in descriptor.methods}
+        return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
+
+    def _method(
+        self, service: ServiceDescriptor, method: MethodDescriptor, handlers: object, gated: bool
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        kind = _kind(method)
+        observer = self._observer_for(service.full_name, method.name, kind)
+        handler = getattr(handlers, _snake(method.name), None) or _not_built(service, method)
+        call = _Call(service.full_name, method.name, handler, self._gate if gated else None, self._gate, observer)
+        codec = {
+            "request_deserializer": GetMessageClass(method.input_type).FromString,
+            "response_serializer": _serialise,
+        }
+        match kind:
+            case "unary":
+                return grpc.unary_unary_rpc_method_handler(call.unary, **codec)
+            case "server_stream":
+                return grpc.unary_stream_rpc_method_handler(call.server_stream, **codec)
+            case "bidi_stream":
+                return grpc.stream_stream_rpc_method_handler(call.bidi_stream, **codec)
+            case _:
+                raise NotImplementedError(f"{method.full_name} is a {kind}; no rpc of the API is one yet")
+
+
+class _Call:
+    """Carries the calls of one method from grpcio to its handler and back."""
+
+    def __init__(
+        self, service: str, method: str, handler: Any, gate: Gate | None, streams: Gate, observer: CallObserver
+    ) -> None:
+        self._service = service
+        self._method = method
+        self._handler = handler
+        self._gate = gate
+        self._streams = streams
+        self._observer = observer
+
+    async def unary(self, request: Message, context: GrpcContext) -> Message:
+        """A unary call."""
+
+        async def answer(call: CallContext) -> Message:
+            validation.check(request)
+            response: Message = await self._handler(request, call)
+            return response
+
+        response = await self._carry(answer, context)
+        assert response is not None, "a unary call ends with a response or an abort"
+        return response
+
+    async def server_stream(self, request: Message, context: GrpcContext) -> None:
+        """A call with a stream of responses."""
+
+        async def answer(call: CallContext) -> None:
+            validation.check(request)
+            await self._send(self._handler(request, call), context)
+
+        await self._carry(answer, context)
+
+    async def bidi_stream(self, requests: AsyncIterator[Message], context: GrpcContext) -> None:
+        """A call with streams both ways."""
+        await self._carry(lambda call: self._send(self._handler(requests, call), context), context)
+
+    async def _send(self, responses: AsyncIterator[Message | bytes], context: GrpcContext) -> None:
+        task = self._streams.enter()
+        try:
+            async for response in responses:
+                await context.write(response)
+        except asyncio.CancelledError:
+            if not self._streams.is_draining:
+                raise
+            task.uncancel()
+            raise HoldfastError(
+                Reason.STREAM_DRAINED, "the server is shutting down; open the stream again elsewhere or later."
+            ) from None
+        finally:
+            self._streams.leave(task)
+
+    async def _carry(
+        self, answer: Callable[[CallContext], Awaitable[Message | None]], context: GrpcContext
+    ) -> Message | None:
+        """Runs one call: its id, its count, its time, and its error if it has one."""
+        started_s = time.perf_counter()
+        self._observer.started()
+        code = grpc.StatusCode.CANCELLED
+        correlation_id = _correlation_id(context)
+        context.set_trailing_metadata(((CORRELATION_KEY, correlation_id),))
+        try:
+            if self._gate is not None:
+                self._gate.check()
+            response = await answer(CallContext(self._service, self._method, correlation_id))
+            code = grpc.StatusCode.OK
+        except asyncio.CancelledError:
+            if (context.time_remaining() or 1.0) <= 0:
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+            raise
+        except HoldfastError as error:
+            code = _CODES[error.reason.value.code]
+            self._tell(error, correlation_id)
+            await _abort(context, error, correlation_id)
+        except Exception:
+            code = grpc.StatusCode.INTERNAL
+            log.exception("call_failed", service=self._service, method=self._method, correlation_id=correlation_id)
+            message = f"a defect of the server; report it with correlation id {correlation_id}."
+            await _abort(context, HoldfastError(Reason.INTERNAL, message), correlation_id)
+        else:
+            return response
+        finally:
+            self._observer.handled(code, time.perf_counter() - started_s)
+        return None
+
+    def _tell(self, error: HoldfastError, correlation_id: str) -> None:
+        """Refusals are the callers' business; what the server could not do is the operator's."""
+        tell = log.warning if error.reason.value.fault is Fault.SERVER else log.debug
+        tell(
+            "call_refused",
+            service=self._service,
+            method=self._method,
+            correlation_id=correlation_id,
+            reason=error.reason.name,
+            message=error.message,
+        )
+
+
+async def _abort(context: GrpcContext, error: HoldfastError, correlation_id: str) -> None:
+    status = error.to_status()
+    trailers = ((CORRELATION_KEY, correlation_id), (_STATUS_KEY, status.SerializeToString()))
+    await context.abort(_CODES[status.code], status.message, trailers)
+
+
+def _correlation_id(context: GrpcContext) -> str:
+    """The caller's id if it sent one that is fit for a log line, else a new one (not a secret, so not from the system)."""
+    for key, value in context.invocation_metadata() or ():
+        if key == CORRELATION_KEY and isinstance(value, str) and _CORRELATION_ID.fullmatch(value):
+            return value
+    return f"{random.getrandbits(64):016x}"
+
+
+def _serialise(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+def _kind(method: MethodDescriptor) -> str:
+    match method.client_streaming, method.server_streaming:
+        case False, False:
+            return "unary"
+        case False, True:
+            return "server_stream"
+        case True, False:
+            return "client_stream"
+        case _:
+            return "bidi_stream"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+
+
+def _not_built(service: ServiceDescriptor, method: MethodDescriptor) -> Any:
+    error_message = f"{service.full_name}/{method.name} is not built yet; this server does not answer it."
+
+    async def unary(_request: object, _call: CallContext) -> Message:
+        raise HoldfastError(Reason.NOT_BUILT, error_message)
+
+    async def stream(_request: object, _call: CallContext) -> AsyncIterator[Message]:
+        raise HoldfastError(Reason.NOT_BUILT, error_message)
+        yield  # makes it a generator
+
+    return stream if method.server_streaming else unary

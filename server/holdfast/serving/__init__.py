@@ -1,0 +1,1 @@
+"""The process: configuration, lifecycle, health, metrics and logs."""

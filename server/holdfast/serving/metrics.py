@@ -1,0 +1,181 @@
+"""What Prometheus can ask of the service. Every metric's help says what it counts; the README lists them from here."""
+
+import time
+from collections.abc import Iterator
+
+import grpc
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from holdfast import __version__
+from holdfast.registry.v1.agent_pb2 import AgentLiveness, AgentTier
+from holdfast.service.registry import Registry
+from holdfast.service.transport import CallObserver
+from holdfast.store.batching import BatchStats
+
+CALL_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10)
+"""Of the call histogram: those of grpc-ecosystem, finer below 5 ms, and 2 s for the shipped p95 objective."""
+
+COMMIT_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def code_name(code: grpc.StatusCode) -> str:
+    """A status code as go-grpc spells it, which dashboards expect: `OK`, `AlreadyExists`, `Canceled`."""
+    if code is grpc.StatusCode.OK:
+        return "OK"
+    if code is grpc.StatusCode.CANCELLED:
+        return "Canceled"
+    return "".join(word.capitalize() for word in code.name.split("_"))
+
+
+class Metrics:
+    """The service's own registry of metrics (not the process-wide default, so that several servers can live in one process)."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each, which the text format does not need and Prometheus would keep
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        method = ["grpc_type", "grpc_service", "grpc_method"]
+        self._started = Counter("grpc_server_started_total", "RPCs that came in.", method, registry=self.registry)
+        self._handled = Counter(
+            "grpc_server_handled_total",
+            "RPCs that ended, by status code.",
+            [*method, "grpc_code"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Time from an RPC's arrival to its end at the handler.",
+            method,
+            buckets=CALL_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._commit_seconds = Histogram(
+            "holdfast_store_commit_seconds",
+            "Time to decide, write and sync one batch of transactions.",
+            buckets=COMMIT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._batch_size = Histogram(
+            "holdfast_store_commit_batch_size",
+            "Transactions written together.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._commit_failures = Counter(
+            "holdfast_store_commit_failures_total",
+            "Batches that could not be confirmed durable.",
+            registry=self.registry,
+        )
+        self.ready = Gauge(
+            "holdfast_ready", "1 while the server serves, 0 while it starts or drains.", registry=self.registry
+        )
+        info = Gauge("holdfast_build_info", "Always 1; the version as a label.", ["version"], registry=self.registry)
+        info.labels(__version__).set(1)
+
+    def observe_batch(self, stats: BatchStats) -> None:
+        """Counts one batch of the store."""
+        if stats.failed:
+            self._commit_failures.inc()
+            return
+        self._commit_seconds.observe(stats.seconds)
+        self._batch_size.observe(stats.size)
+
+    def observer_for(self, service: str, method: str, kind: str) -> CallObserver:
+        """What counts the calls of one method."""
+        return _MethodMetrics(
+            self._started.labels(kind, service, method),
+            self._handled,
+            self._seconds.labels(kind, service, method),
+            (kind, service, method),
+        )
+
+    def observe_registry(self, registry: Registry) -> None:
+        """Adds the state's gauges, read when they are asked for."""
+        self.registry.register(_RegistryCollector(registry))
+
+
+class _MethodMetrics:
+    """One method's metrics, with labels resolved once: resolving them costs more than counting."""
+
+    def __init__(self, started: Counter, handled: Counter, seconds: Histogram, labels: tuple[str, str, str]) -> None:
+        self._started = started
+        self._seconds = seconds
+        # Every code is there from the start at 0: a rate over a counter that appears with its first error misses that error.
+        self._handled = {code: handled.labels(*labels, code_name(code)) for code in grpc.StatusCode}
+
+    def started(self) -> None:
+        self._started.inc()
+
+    def handled(self, code: grpc.StatusCode, seconds: float) -> None:
+        self._handled[code].inc()
+        self._seconds.observe(seconds)
+
+
+class _RegistryCollector(Collector):
+    """Reads the state's counts at each scrape; runs on the scraper's thread and only reads numbers."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._started_s = time.monotonic()
+
+    def collect(self) -> Iterator[Metric]:
+        registry = self._registry
+        view, store, keeper = registry.view, registry.store, registry.keeper
+        yield self._agents()
+        yield GaugeMetricFamily("holdfast_leases", "Leases that stand.", value=view.leases_standing)
+        yield GaugeMetricFamily("holdfast_watchers", "Watches that run.", value=registry.watchers)
+        yield GaugeMetricFamily("holdfast_store_revision", "The newest revision of the store.", value=store.revision)
+        yield GaugeMetricFamily(
+            "holdfast_store_compact_revision",
+            "The revision up to which history was dropped.",
+            value=store.compact_revision,
+        )
+        yield GaugeMetricFamily(
+            "holdfast_view_lag_revisions",
+            "Revisions the view is behind the store.",
+            value=store.revision - view.revision,
+        )
+        yield CounterMetricFamily(
+            "holdfast_lease_expirations", "Leases that ended because nobody kept them.", value=keeper.expirations_total
+        )
+        yield GaugeMetricFamily(
+            "holdfast_lease_restart_grace_seconds",
+            "The longest that a lease met at start may outlive its TTL: the greatest time added by giving all a full TTL again.",
+            value=keeper.restart_grace_s,
+        )
+        yield CounterMetricFamily(
+            "holdfast_lease_stalls",
+            "Times the process stood still for so long that leases were given time.",
+            value=keeper.stalls_total,
+        )
+        yield CounterMetricFamily(
+            "holdfast_lease_stall_grace_seconds", "Time given to leases after such stalls.", value=keeper.stall_grace_s
+        )
+
+    def _agents(self) -> Metric:
+        family = GaugeMetricFamily(
+            "holdfast_agents", "Agents, expired ones included while they are kept.", labels=["tier", "liveness"]
+        )
+        for tier_name, tier in AgentTier.items():
+            for liveness in (AgentLiveness.AGENT_LIVENESS_LIVE, AgentLiveness.AGENT_LIVENESS_EXPIRED):
+                labels = [
+                    tier_name.removeprefix("AGENT_TIER_"),
+                    AgentLiveness.Name(liveness).removeprefix("AGENT_LIVENESS_"),
+                ]
+                family.add_metric([label.lower() for label in labels], self._registry.view.agents_count(tier, liveness))
+        return family

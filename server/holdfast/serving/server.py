@@ -1,0 +1,249 @@
+"""The server's life: listen, open the store, serve, drain, end."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection
+
+from holdfast import __version__
+from holdfast.cli import InputError
+from holdfast.registry.v1 import agent_registry_service_pb2, lease_service_pb2
+from holdfast.service.agents import AgentRegistry
+from holdfast.service.janitor import Janitor
+from holdfast.service.leases import LeaseHandlers
+from holdfast.service.registry import Registry
+from holdfast.service.transport import Gate, Transport
+from holdfast.serving.config import Address, ServerConfig, StoreSpec
+from holdfast.serving.health import Health
+from holdfast.serving.http import HttpServer, Probes
+from holdfast.serving.metrics import Metrics
+from holdfast.store.batching import BatchingStore
+from holdfast.store.interface import StoreFileError
+from holdfast.store.memory import MemoryStore
+from holdfast.store.sqlite import SqliteStore
+
+DRAIN_NOTICE_S = 0.1
+"""Between NOT_SERVING and the end of streams, so that those who watch the health service hear of it."""
+
+CALLS_MAX = 20_000
+"""Most calls under way, streams included; gRPC answers RESOURCE_EXHAUSTED beyond."""
+
+REGISTRY_SERVICE = agent_registry_service_pb2.DESCRIPTOR.services_by_name["AgentRegistryService"]
+LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
+GRPC_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # on by default, it would let two servers share a port and hide that it is taken
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients that keep quiet streams alive are welcome
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+log = structlog.get_logger()
+
+
+async def run(config: ServerConfig) -> None:
+    """Runs a server until SIGTERM or SIGINT.
+
+    Raises:
+        InputError: An address is taken, or the store cannot be used; nothing was changed.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await Server(config).run(stop)
+
+
+class Server:
+    """One server and what belongs to it."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._metrics = Metrics()
+        self._gate = Gate()
+        self._store = _new_store(config.store, self._metrics)
+        self._registry = Registry(self._store)
+        self._health = Health([REGISTRY_SERVICE.full_name, LEASE_SERVICE.full_name])
+        self._started_s = time.monotonic()
+        self._phase = "starting"
+        self._metrics.observe_registry(self._registry)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set or a part of the server fails.
+
+        Raises:
+            InputError: An address is taken, or the store cannot be used; nothing was changed.
+        """
+        with _http(self._config.http, self._probes()) as http:
+            grpc_server, grpc_address = self._bind()
+            await grpc_server.start()
+            http.start()
+            tasks: set[asyncio.Task[Any]] = set()
+            try:
+                await self._open_store()
+                tasks = await self._start(stop)
+                if not stop.is_set():
+                    http_address = Address(self._config.http.host, http.port)
+                    self._begin_serving(grpc_address, http_address)
+                    await asyncio.wait(
+                        {*tasks, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED
+                    )
+            finally:
+                await self._drain(grpc_server)
+                await self._end(tasks)
+
+    def _bind(self) -> tuple[grpc.aio.Server, Address]:
+        server = grpc.aio.server(options=GRPC_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        transport = Transport(self._gate, self._metrics.observer_for)
+        handlers = (
+            transport.service(REGISTRY_SERVICE, AgentRegistry(self._registry)),
+            transport.service(LEASE_SERVICE, LeaseHandlers(self._registry)),
+            transport.service(HEALTH_SERVICE, self._health, gated=False),
+        )
+        server.add_generic_rpc_handlers(handlers)
+        services = (REGISTRY_SERVICE, LEASE_SERVICE, HEALTH_SERVICE)
+        names = [*(service.full_name for service in services), reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+        address = self._config.listen
+        try:
+            port = server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise _cannot_listen("--listen", address) from error
+        return server, Address(address.host, port)
+
+    async def _open_store(self) -> None:
+        try:
+            await self._store.open()
+        except StoreFileError as error:
+            raise InputError(f"--store: {error}") from error
+
+    async def _start(self, stop: asyncio.Event) -> set[asyncio.Task[Any]]:
+        """Builds the view, then starts what works in the background."""
+        following = _task(self._registry.follow_store(), "view")
+        ready = asyncio.create_task(self._registry.view.is_ready.wait())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({following, ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (ready, stopped):
+            waiting.cancel()
+        if following.done():
+            following.result()
+        janitor = Janitor(self._registry, self._config.retain_revisions)
+        return {
+            following,
+            _task(self._registry.start_keeping(), "lease keeper"),
+            _task(janitor.run(), "janitor"),
+        }
+
+    def _begin_serving(self, grpc_address: Address, http_address: Address) -> None:
+        self._phase = "serving"
+        self._gate.open()
+        self._health.set_serving(True)
+        self._metrics.ready.set(1)
+        log.info(
+            "serving",
+            grpc=str(grpc_address),
+            http=str(http_address),
+            store=str(self._config.store.path or self._config.store.engine),
+            revision=self._store.revision,
+            startup_s=round(time.monotonic() - self._started_s, 3),
+        )
+        if self._config.ready_file is not None:
+            _write_ready_file(self._config.ready_file, grpc_address, http_address)
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        """NOT_SERVING first, then no new calls, then streams end, then calls under way finish within the time given."""
+        was_serving, self._phase = self._phase == "serving", "draining"
+        self._health.set_serving(False)
+        self._metrics.ready.set(0)
+        if was_serving:
+            log.info("draining", timeout_s=self._config.drain_timeout_s)
+            if self._config.ready_file is not None:
+                self._config.ready_file.unlink(missing_ok=True)
+            await asyncio.sleep(DRAIN_NOTICE_S)
+        self._gate.drain()
+        await server.stop(self._config.drain_timeout_s if was_serving else 0)
+
+    async def _end(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Ends the background and closes the store; a part that failed by itself ends the server with its error."""
+        failed = [task for task in tasks if task.done() and not task.cancelled() and task.exception() is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._store.close()
+        for task in failed:
+            log.error("part_failed", part=task.get_name(), error=repr(task.exception()))
+            task.result()
+        log.info("stopped", revision=self._store.revision)
+
+    def _probes(self) -> Probes:
+        return Probes(lambda: self._phase == "serving", self._details, self._metrics.registry)
+
+    def _details(self) -> dict[str, Any]:
+        view, store = self._registry.view, self._store
+        return {
+            "version": __version__,
+            "phase": self._phase,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started_s, 3),
+            "components": {
+                "service": "ok" if self._phase == "serving" else self._phase,
+                "store": "last write failed" if store.is_in_doubt else "ok",
+                "view": "ok" if view.is_ready.is_set() else "building",
+            },
+            "store": {
+                "engine": self._config.store.engine,
+                "epoch": store.epoch,
+                "revision": store.revision,
+                "compact_revision": store.compact_revision,
+            },
+            "view_revision": view.revision,
+            "agents": {"live": view.live_count, "expired": view.expired_count},
+            "leases": view.leases_standing,
+            "watchers": self._registry.watchers,
+        }
+
+
+def _new_store(spec: StoreSpec, metrics: Metrics) -> BatchingStore:
+    if spec.path is not None:
+        return SqliteStore(spec.path, metrics.observe_batch)
+    return MemoryStore(metrics.observe_batch)
+
+
+@contextmanager
+def _http(address: Address, probes: Probes) -> Iterator[HttpServer]:
+    try:
+        server = HttpServer((address.host, address.port), probes, asyncio.get_running_loop())
+    except OSError as error:
+        raise _cannot_listen("--http", address, error.strerror) from error
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _cannot_listen(flag: str, address: Address, why: str | None = None) -> InputError:
+    return InputError(
+        f"{flag} {address}: cannot listen there: {why or 'the port is taken, or the address is not of this machine'}.\n"
+        f"Stop what uses it, pick another port, or let the system pick one with {flag} {Address(address.host, 0)}."
+    )
+
+
+def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[Any]:
+    return asyncio.create_task(work, name=name)
+
+
+def _write_ready_file(path: Path, grpc_address: Address, http_address: Address) -> None:
+    """Whole or not at all: who waits for the file never reads half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    content = {"grpc": str(grpc_address), "http": str(http_address), "pid": os.getpid()}
+    draft.write_text(json.dumps(content) + "\n")
+    draft.replace(path)

@@ -1,0 +1,131 @@
+"""What a store promises: etcd's model, and nothing that etcd lacks.
+
+Every transaction that changes something gets exactly one new revision, one more than the last. Keys remember the revision that
+last wrote them. History can be watched from any revision that has not been compacted.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+OPERATIONS_MAX = 128
+"""Most compares, puts and deletes of one transaction, each: etcd's default `--max-txn-ops`."""
+
+
+class StoreFileError(Exception):
+    """What the store should open cannot be used: foreign, damaged, newer, or in use. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Txn:
+    """Puts and deletes that happen together if every compared key was last written at the given revision (0: is absent)."""
+
+    compares: tuple[tuple[str, int], ...] = ()
+    puts: tuple[tuple[str, bytes], ...] = ()
+    deletes: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it could not change anything."""
+        return not self.puts and not self.deletes
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The transaction is durable. `revision` is its own, or the current one if it changed nothing."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A comparison did not hold at `revision`; nothing happened."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A key, its value and the revision that last wrote it."""
+
+    key: str
+    value: bytes
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Everything that happened at one revision."""
+
+    revision: int
+    puts: tuple[KeyValue, ...]
+    deletes: tuple[str, ...]
+
+
+class Store(Protocol):
+    """A revisioned key space. Every method belongs to one event loop."""
+
+    async def open(self) -> None:
+        """Makes it ready; nothing else may be called before.
+
+        Raises:
+            StoreFileError: It cannot be used; nothing was changed.
+        """
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Counts up with each restore or change of engine, so that fences continue to grow. At least 1."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """The newest revision this replica knows of; 0 in an empty store."""
+        ...
+
+    @property
+    def compact_revision(self) -> int:
+        """History up to here may be gone; the state at this revision and every change after it is there."""
+        ...
+
+    async def current_revision(self) -> int:
+        """The newest revision of all replicas, at some moment after the call began."""
+        ...
+
+    def commit(self, txn: Txn) -> Awaitable[Committed | Conflict]:
+        """Applies a transaction; when it returns, the outcome is on disk.
+
+        A put and a delete of one key in one transaction is an error of the caller's (ValueError), as it is in etcd.
+
+        Raises:
+            HoldfastError: STORE_UNAVAILABLE if it is not known to be durable (whole or not at all), OVERLOADED if too many wait.
+        """
+        ...
+
+    async def range(self, prefix: str, revision: int = 0) -> tuple[int, list[KeyValue]]:
+        """The keys that start with `prefix`, in order, as they were at `revision` (0: now), and that revision.
+
+        Raises:
+            HoldfastError: REVISION_COMPACTED or REVISION_FUTURE.
+        """
+        ...
+
+    def watch(self, from_revision: int) -> AsyncIterator[Sequence[Change]]:
+        """Every change from `from_revision` on, durable ones only, in order, without holes, several at a time.
+
+        Raises:
+            HoldfastError: REVISION_COMPACTED, at the start or when the watcher falls behind a compaction.
+        """
+        ...
+
+    async def compact(self, revision: int) -> None:
+        """Forgets the history before `revision`; keys keep the value they had there.
+
+        Raises:
+            HoldfastError: REVISION_FUTURE.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finishes what is under way and lets go of files. Later commits are refused."""
+        ...
