@@ -16,7 +16,7 @@ NO_CONNECTION: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a call ended: the code's name, the last message received, and what the status (or a stream cut short) said."""
+    """How a call ended: the code's name, the last message, what the status said, and how a stream was cut short."""
 
     code: str
     message: bytes | None

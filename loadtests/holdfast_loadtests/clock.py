@@ -5,7 +5,7 @@ from bisect import bisect_right
 
 
 class RunClock:
-    """Unix time, anchored once and carried on by the monotonic clock, so that a clock being set does not bend latencies."""
+    """Unix time, anchored once and carried on by the monotonic clock: setting the clock does not bend latencies."""
 
     def __init__(self) -> None:
         self._offset_s = time.time() - time.perf_counter()

@@ -20,7 +20,7 @@ BACKLOG_MAX: Final = 100_000
 
 @dataclass(slots=True)
 class Work:
-    """A scenario that is due; `free_s` is when its row became free, `late_s` how late the scheduler was to hand it on."""
+    """A scenario that is due; `free_s` is when its row became free, `late_s` how late the scheduler handed it on."""
 
     due: Due
     due_s: float

@@ -53,9 +53,9 @@ class Driver:
         deadline_max_s = max(spec.deadline_s(step) for one in spec.all_scenarios() for step in one.steps)
         self._begin_limit_s = 2 * deadline_max_s + 1.0
         self._end_limit_s = deadline_max_s + 1.0
-        self._tables = tables
         self._seed = seed
         self._steps = compile_calls(spec, descriptors)
+        self._rows = {scenario.name: tables.get(scenario.table or "", ()) for scenario in spec.all_scenarios()}
         self._gave_up = False
 
     def live(self, connection: Connection) -> Iterator[Call]:
@@ -77,7 +77,7 @@ class Driver:
         return self._begin_limit_s + self._end_limit_s
 
     def drain(self) -> None:
-        """After `dispatcher.stop()`: waits for what was due, gives up on what cannot begin any more, and records that."""
+        """After `dispatcher.stop()`: waits for what was due, gives up on what cannot begin, and records that."""
         for work in self.dispatcher.drain(self._begin_limit_s):
             self._abandon(work, "the run ended before a user or its row was free")
         self._gave_up = True
@@ -176,8 +176,7 @@ class Driver:
 
     def _scope(self, life: Life, position: int) -> Scope:
         due = life.work.due
-        table = due.scenario.table
-        row = self._tables[table][due.row_index] if table and due.row_index != NO_ROW else {}
+        row = self._rows[due.scenario.name][due.row_index] if due.row_index != NO_ROW else {}
         uuids = SeededUuids(self._seed, due.ordinal, position)
 
         def value(name: str) -> object:

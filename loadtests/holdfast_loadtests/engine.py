@@ -38,7 +38,8 @@ class LoadError(Exception):
 class LoadPlan:
     """What to load, with what.
 
-    `target` is `host:port`; `descriptors` a serialised FileDescriptorSet, asked of the target by reflection where empty.
+    `target` is `host:port`; `descriptors` a serialised FileDescriptorSet, asked of the target by reflection where
+    empty. Calls due before the first `set_phase` belong to `first_phase`.
     """
 
     target: str
@@ -53,8 +54,8 @@ class LoadPlan:
 class Snapshot:
     """The load at a moment.
 
-    Rate and quantiles are of the last three seconds, counts of the whole run. `errors` are calls whose answer is not one
-    that their step expects, never sent ones included.
+    Rate and quantiles are of the last three seconds, counts of the whole run. `errors` are calls whose answer is not
+    one that their step expects, never sent ones included.
     """
 
     t_s: float = 0.0
@@ -130,7 +131,7 @@ class LoadRun:
         return self._process.poll() is None
 
     def set_phase(self, name: str) -> float:
-        """Begins a phase and returns since when, unix seconds: calls due from then on carry it, those due before do not.
+        """Begins a phase; calls due from the time returned (unix seconds) on carry it, those due before do not.
 
         Raises:
             LoadError: the process is gone or does not answer.

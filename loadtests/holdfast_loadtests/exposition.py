@@ -1,4 +1,4 @@
-"""The load's own metrics, as Prometheus scrapes them; names and labels are those of go-grpc-middleware's clients, plus `phase`."""
+"""The load's own metrics for Prometheus; names and labels are those of go-grpc-middleware's clients, plus `phase`."""
 
 from collections.abc import Iterator
 from itertools import accumulate

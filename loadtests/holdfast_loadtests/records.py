@@ -1,6 +1,7 @@
 """The record of a load: one row for every attempt, in a compressed CSV file that survives its writer's death.
 
-A row is written once its call has ended. What was written up to the last flush can be read even where the writer was killed.
+A row is written once its call has ended. What was written up to the last flush can be read even where the writer was
+killed.
 """
 
 import csv
@@ -20,11 +21,11 @@ NOTE_CHARS_MAX: Final = 200
 class Call:
     """One attempt of one step. Times are unix seconds.
 
-    `ordinal`, `step` and `attempt` name it within the run (from 0, 0 and 1). `row` is an index into the scenario's table, or -1.
-    `lag_ms` is how much later than it could have been the generator sent it. `expected` says whether the answer was one of
-    those the step expects, assertions included. `connection` is the number of the channel, each of which has at most one
-    TCP connection at a time. `request` is a digest of the messages sent, `note` what the status or an assertion said.
-    A call that was never sent has both `sent_s` and `done_s` at the moment it was given up.
+    `ordinal`, `step` and `attempt` name it within the run (from 0, 0 and 1). `row` is an index into the scenario's
+    table, or -1. `lag_ms` is how much later than it could have been the generator sent it. `expected` says whether the
+    answer was one of those the step expects, assertions included. `connection` is the number of the channel, each of
+    which has at most one TCP connection at a time. `request` is a digest of the messages sent, `note` what the status
+    or an assertion said. A call that was never sent has both `sent_s` and `done_s` at the moment it was given up.
     """
 
     ordinal: int
@@ -113,7 +114,7 @@ class RecordWriter:
         self._binary.flush()
 
     def close(self) -> None:
-        """Ends the file."""
+        """Ends the file; idempotent."""
         self._text.close()
 
 

@@ -38,7 +38,7 @@ def schedule(spec: LoadSpec, tables: Tables, seed: int) -> Iterator[Due]:
     """
     scenarios = spec.all_scenarios()
     choices = _choices(scenarios, random.Random(f"scenarios:{seed}"))
-    rows = _Rows(tables, seed)
+    rows = _Rows(scenarios, tables, seed)
     times = repeat(0.0) if spec.arrivals is None else _times(spec.arrivals, random.Random(f"times:{seed}"))
     for ordinal, (due_offset_s, scenario) in enumerate(zip(times, choices, strict=False)):
         yield Due(due_offset_s, scenario, rows.next(scenario), ordinal)
@@ -57,21 +57,26 @@ class _Rows:
     Scenarios that hold rows share one order for each table; each scenario that only reads one has its own.
     """
 
-    def __init__(self, tables: Tables, seed: int) -> None:
-        self._tables = tables
-        self._seed = seed
-        self._orders: dict[str, Iterator[int]] = {}
+    def __init__(self, scenarios: Sequence[Scenario], tables: Tables, seed: int) -> None:
+        orders: dict[str, Iterator[int]] = {}
+        self._by_scenario: dict[str, Iterator[int]] = {}
+        for scenario in scenarios:
+            if scenario.table is None:
+                self._by_scenario[scenario.name] = repeat(NO_ROW)
+                continue
+            key = f"held:{scenario.table}" if scenario.rows else f"read:{scenario.name}"
+            if key not in orders:
+                orders[key] = _order(len(tables[scenario.table]), random.Random(f"{key}:{seed}"))
+            self._by_scenario[scenario.name] = orders[key]
 
     def next(self, scenario: Scenario) -> int:
-        table = scenario.table
-        if table is None:
-            return NO_ROW
-        key = f"held:{table}" if scenario.rows else f"read:{scenario.name}"
-        if key not in self._orders:
-            order = list(range(len(self._tables[table])))
-            random.Random(f"{key}:{self._seed}").shuffle(order)
-            self._orders[key] = cycle(order)
-        return next(self._orders[key])
+        return next(self._by_scenario[scenario.name])
+
+
+def _order(rows: int, rng: random.Random) -> Iterator[int]:
+    order = list(range(rows))
+    rng.shuffle(order)
+    return cycle(order)
 
 
 def _times(arrivals: Sequence[Arrivals], rng: random.Random) -> Iterator[float]:

@@ -22,6 +22,7 @@ from gevent.pywsgi import WSGIServer
 from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
+from locust.runners import LocalRunner
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from holdfast_loadtests.descriptors import Descriptors
@@ -44,7 +45,7 @@ def main() -> None:
     if plan is None:
         return
     session = Session(plan)
-    gevent.spawn(_obey, session, orders)
+    session.spawn(_obey, session, orders)
     session.run()
 
 
@@ -87,7 +88,7 @@ class Session:
         metrics = self._serve_metrics()
         self._connect()
         runner = self._environment.create_local_runner()
-        runner.start(self._user_count, spawn_rate=self._user_count)
+        self._start_users(runner)
         gc.collect()
         gc.freeze()  # what is alive now stays: collections during the load need not look at it
         started_s = self._driver.clock.now_s()
@@ -98,8 +99,8 @@ class Session:
             started_s=started_s,
             drain_limit_s=self._driver.drain_limit_s,
         )
-        self._spawn(self._driver.dispatcher.run, started_s)
-        self._spawn(self._report)
+        self.spawn(self._driver.dispatcher.run, started_s)
+        self.spawn(self._report)
         self.stopping.wait()
         self._drain(started_s)
         self.exiting.wait()
@@ -112,9 +113,13 @@ class Session:
         self._driver.phases.switch(name, since_s)
         say("phase", name=name, since_s=since_s)
 
+    def spawn(self, work: Callable[..., None], *arguments: object) -> None:
+        """Runs something beside; if it breaks, so does the load, loudly."""
+        gevent.spawn(work, *arguments).link_exception(self._broken)
+
     def end(self, code: int) -> None:
         """Leaves at once, with all that is recorded on disk."""
-        self._driver.record.flush()
+        self._driver.record.close()
         os._exit(code)
 
     def _drain(self, started_s: float) -> None:
@@ -132,6 +137,13 @@ class Session:
         waits = [gevent.spawn(one.connect, CONNECT_WITHIN_S) for one in self._connections]
         gevent.joinall(waits)  # one that cannot connect makes calls that fail, and those are counted
 
+    def _start_users(self, runner: LocalRunner) -> None:
+        all_there = Event()
+        spawned = self._environment.events.spawning_complete
+        spawned.add_listener(lambda **_: all_there.set())  # type: ignore[no-untyped-call]
+        runner.start(self._user_count, spawn_rate=self._user_count)
+        all_there.wait()
+
     def _serve_metrics(self) -> WSGIServer:
         registry = CollectorRegistry()
         registry.register(TallyCollector(self._driver.tally))
@@ -140,9 +152,8 @@ class Session:
         return server
 
     def _report(self) -> None:
-        while not self.exiting.is_set():
+        while not self.stopping.wait(STATUS_EVERY_S):
             self._tell_status()
-            self.exiting.wait(STATUS_EVERY_S)
 
     def _tell_status(self) -> None:
         self._driver.record_refused()
@@ -152,9 +163,6 @@ class Session:
 
     def _live(self, number: int) -> Iterator[Call]:
         yield from self._driver.live(self._connections[number % len(self._connections)])
-
-    def _spawn(self, work: Callable[..., None], *arguments: object) -> None:
-        gevent.spawn(work, *arguments).link_exception(self._broken)
 
     def _broken(self, greenlet: "gevent.Greenlet[..., None]") -> None:
         say("error", message=f"{type(greenlet.exception).__name__}: {greenlet.exception}")

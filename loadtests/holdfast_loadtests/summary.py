@@ -35,10 +35,10 @@ class Latencies:
 class LoadSummary:
     """A load in numbers; times in unix seconds.
 
-    `counts` is by (phase, method, code), with the code NeverSent for calls that were due and not sent. `errors` are calls
-    whose answer is not one that their step expects, never sent ones included; `wrong` of them were definite answers, the
-    first of which are in `wrong_answers`. `lag_p99_ms` is over baseline and recovery. `saturated` says why the generator's
-    numbers cannot be trusted, `""` where they can.
+    `counts` is by (phase, method, code), with the code NeverSent for calls that were due and not sent. `errors` are
+    calls whose answer is not one that their step expects, never sent ones included; `wrong` of them were definite
+    answers, the first of which are in `wrong_answers`. `lag_p99_ms` is over baseline and recovery. `saturated` says why
+    the generator's numbers cannot be trusted, `""` where they can.
     """
 
     started_s: float
@@ -113,8 +113,8 @@ def summarize(
 def saturated(judged: Sequence[Call], lag_p99_ms: float, cpu_share: float) -> str:
     """Why the generator, not the server, may have made calls late; `""` where it did not.
 
-    Three signs, each enough: 1 % of the calls in the judged phases left over 50 ms later than they could have; less than 95 %
-    of those due were sent at all; the process used over 95 % of a core, of which it has one.
+    Three signs, each enough: 1 % of the calls in the judged phases left over 50 ms later than they could have; less
+    than 95 % of those due were sent at all; the process used over 95 % of a core, of which it has one.
     """
     sent = sum(call.sent for call in judged)
     if judged and sent < SENT_SHARE_MIN * len(judged):
@@ -146,7 +146,7 @@ def distinct_rows(calls: Iterable[Call], method: str) -> set[int]:
 
 
 class Bucket(NamedTuple):
-    """Calls that were due within `bucket_s` from `start_s` (unix seconds); quantiles in ms, None where there were none."""
+    """Calls that were due within `bucket_s` from `start_s` (unix seconds); quantiles in ms, None without calls."""
 
     start_s: float
     calls: int

@@ -1,7 +1,7 @@
 """The process that makes the load: `python -m holdfast_loadtests.worker`, started by `engine`.
 
-Locust runs on gevent, which replaces the interpreter's blocking calls: hence a process of its own, and hence these imports in
-this order, before anything else is loaded.
+Locust runs on gevent, which replaces the interpreter's blocking calls: hence a process of its own, and hence these
+imports in this order, before anything else is loaded.
 """
 
 from gevent import monkey
