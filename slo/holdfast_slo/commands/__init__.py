@@ -1,0 +1,1 @@
+"""Subcommands of `holdfast` that need objectives and verdicts only."""

@@ -1,0 +1,40 @@
+"""What a run looked like over time, as `timeline.json` holds it."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from holdfast_slo.documents import Strict
+from holdfast_slo.phases import PhaseWindow
+
+SCHEMA: Final = "holdfast.timeline/v1"
+
+Latency = Annotated[float, Field(ge=0)] | None
+
+
+class TimelinePoint(Strict):
+    """One bucket of calls, by when they were due; `t_s` is its start in unix seconds. Latencies are null without calls.
+
+    Errors stay inside the latencies. `control_p50_ms` is the median of the calls on the untouched path, null without one.
+    """
+
+    t_s: float
+    calls: Annotated[int, Field(ge=0)]
+    errors: Annotated[int, Field(ge=0)]
+    p50_ms: Latency
+    p95_ms: Latency
+    p99_ms: Latency
+    control_p50_ms: Latency = None
+
+
+class Timeline(Strict):
+    """The buckets of a run in order of time, and its phases."""
+
+    schema_: Annotated[Literal["holdfast.timeline/v1"], Field(alias="schema")] = SCHEMA
+    points: tuple[TimelinePoint, ...]
+    bucket_s: Annotated[float, Field(gt=0)]
+    phases: tuple[PhaseWindow, ...]
+
+    def to_json(self) -> str:
+        """The text of `timeline.json`."""
+        return self.model_dump_json(by_alias=True) + "\n"

@@ -1,0 +1,1 @@
+"""Published JSON Schemas of the files that other programs read."""
