@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench proto tools lock clean
+.PHONY: help install demo test lint bench proto tools schemas lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ bench: tools ## benchmarks, one JSON line each on stdout
 
 proto: $(INSTALLED) ## regenerate the stubs from proto/
 	@scripts/proto
+
+schemas: $(INSTALLED) ## renew the published JSON Schemas from the models
+	@scripts/schemas
 
 lock: $(INSTALLED) ## renew requirements.lock (hashes, no index addresses)
 	@scripts/lock

@@ -1,0 +1,36 @@
+"""The rules that end a run early: a guard for what the experiment must not do to the service."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from holdfast_chaos.experiment import AbortRule
+from holdfast_loadtests.engine import Snapshot
+
+RATIO_OVER_S = 2.0
+"""An error ratio is taken over the calls of this long, so that it follows the service and not the whole run."""
+
+
+class AbortWatch:
+    """Follows the load's snapshots and says when a rule has been broken for as long as it allows."""
+
+    def __init__(self, rules: Sequence[AbortRule]) -> None:
+        self._rules = rules
+        self._broken_since_s: dict[int, float] = {}
+        self._recent: deque[tuple[float, int, int]] = deque()
+
+    def broken(self, snapshot: Snapshot, now_s: float) -> AbortRule | None:
+        """The first rule whose limit has been exceeded without a break for its whole time, if any."""
+        values = {"error_ratio": self._error_ratio(snapshot, now_s), "p95_ms": snapshot.p95_ms}
+        for index, rule in enumerate(self._rules):
+            if values[rule.measure] <= rule.limit:
+                self._broken_since_s.pop(index, None)
+            elif now_s - self._broken_since_s.setdefault(index, now_s) >= rule.for_.total_seconds():
+                return rule
+        return None
+
+    def _error_ratio(self, snapshot: Snapshot, now_s: float) -> float:
+        self._recent.append((now_s, snapshot.sent, snapshot.errors))
+        while self._recent[0][0] < now_s - RATIO_OVER_S:
+            self._recent.popleft()
+        _, sent, errors = self._recent[0]
+        return (snapshot.errors - errors) / max(snapshot.sent - sent, 1)

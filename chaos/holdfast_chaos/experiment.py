@@ -1,0 +1,361 @@
+"""The experiment file: what to load, what to break, what must hold.
+
+One file describes a run whole; `holdfast plan` says what it resolves to, `holdfast run` carries it out. Its JSON Schema
+is published beside this module and is what editors check against.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, create_model, model_validator
+
+from holdfast.cli import InputError
+from holdfast_chaos import timeline
+from holdfast_chaos.faults import KINDS, Fault
+from holdfast_chaos.timeline import PlannedFault, PlannedPhase
+from holdfast_loadtests import spec as load_spec
+from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.tables import load_table
+from holdfast_slo.documents import Document, Strict, apply_overrides, load_document
+from holdfast_slo.durations import Duration
+from holdfast_slo.openslo import Objective, load_objective
+
+PACKAGED = files("holdfast_chaos") / "experiments"
+PACKAGED_DATA = files("holdfast_chaos") / "data"
+PACKAGED_OBJECTIVES = files("holdfast_slo") / "objectives"
+
+_ABORT_RULE = re.compile(r"^(error_ratio|p95_ms)\s*(>|>=)\s*(\d+(?:\.\d+)?)$")
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+SERVER = "server"
+MANAGED = (SERVER,)
+"""Names of the processes a run starts that a fault may aim at."""
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class Metadata(Strict):
+    """What the experiment is called and what it is for."""
+
+    name: Slug
+    description: str = ""
+
+
+class Target(Strict):
+    """What is put under fire: a process that the run starts and may kill, or an address where one already runs.
+
+    In `command` and `metrics`, `{data}` is a fresh folder, and every other `{name}` a loopback address of its own that
+    stays the same when the process is restarted; `{grpc}` is the one the load dials.
+    """
+
+    command: list[str] | None = Field(None, min_length=1)
+    address: str | None = Field(None, pattern=r"^[^\s:]+:\d+$")
+    metrics: str | None = Field(None, pattern=r"^https?://")
+    ready_within: Duration = timedelta(seconds=30)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Target":
+        if (self.command is None) == (self.address is None):
+            raise ValueError("either `command` (a process to start) or `address` (host:port of a running one)")
+        if self.command is not None and "grpc" not in self.placeholders:
+            raise ValueError("`{grpc}` somewhere in `command`: it is the address the load dials")
+        return self
+
+    @property
+    def placeholders(self) -> list[str]:
+        """Names of the placeholders used, `data` left out, in order of appearance."""
+        text = " ".join([*(self.command or []), self.metrics or ""])
+        return list(dict.fromkeys(name for name in _PLACEHOLDER.findall(text) if name != "data"))
+
+
+class DataSource(Strict):
+    """A table of values for requests; the path is looked up beside the experiment, then among the packaged data."""
+
+    csv: str | None = None
+    jsonl: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "DataSource":
+        if (self.csv is None) == (self.jsonl is None):
+            raise ValueError("either `csv` or `jsonl`")
+        return self
+
+
+class Phases(Strict):
+    """How long the judged phases outside the faults last, at least.
+
+    A phase is extended, to `extend_up_to` at most, until it has the samples its objectives need; the number is fixed
+    before the run, so that when to stop looking never depends on what is seen.
+    """
+
+    warmup: Duration = timedelta(seconds=2)
+    baseline: Duration = timedelta(seconds=15)
+    recovery: Duration = timedelta(seconds=20)
+    extend_up_to: Duration = timedelta(seconds=60)
+
+
+class FaultEntryBase(Strict):
+    """One fault: its place in the run and exactly one kind with its settings."""
+
+    id: Slug
+    at: Duration
+    for_: Duration | None = Field(None, alias="for")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "FaultEntryBase":
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one kind of fault out of: {', '.join(sorted(KINDS))}; given: {given or 'none'}")
+        return self
+
+    def build(self) -> Fault[Any]:
+        """The fault itself."""
+        kind = next(kind for kind in KINDS if getattr(self, kind) is not None)
+        return KINDS[kind](self.id, getattr(self, kind))
+
+
+_KIND_KEYS: dict[str, Any] = {kind: (fault.model | None, None) for kind, fault in KINDS.items()}
+FaultEntry: type[FaultEntryBase] = create_model("FaultEntry", __base__=FaultEntryBase, **_KIND_KEYS)
+
+
+class ObjectiveEntry(Strict):
+    """An objective with the phases it is judged in, each by itself; `target` overrides the file's."""
+
+    name: Slug | None = None
+    openslo: str
+    phases: list[str] = Field(default=[timeline.BASELINE, timeline.RECOVERY], min_length=1)
+    target: float | None = Field(None, gt=0, lt=1)
+
+
+class RecoveryLimit(Strict):
+    """How soon after each heal every objective must hold again."""
+
+    within: Duration = timedelta(seconds=10)
+
+
+def _abort_rule(text: str) -> str:
+    if not _ABORT_RULE.match(text):
+        raise ValueError("`error_ratio > X` or `p95_ms > X`")
+    return text
+
+
+class AbortRule(Strict):
+    """Ends the run early, faults healed, when something is worse than the experiment is meant to make it."""
+
+    when: Annotated[str, AfterValidator(_abort_rule)]
+    for_: Duration = Field(alias="for")
+
+    @property
+    def measure(self) -> str:
+        """`error_ratio` or `p95_ms`."""
+        return self._parts()[0]
+
+    @property
+    def limit(self) -> float:
+        """The value above which the rule counts time."""
+        return float(self._parts()[2])
+
+    def _parts(self) -> tuple[str, ...]:
+        match = _ABORT_RULE.match(self.when)
+        assert match is not None, "validated on construction"
+        return match.groups()
+
+
+class Coverage(Strict):
+    """A check on the load: at least so many rows of its table had an OK of this method."""
+
+    name: Slug
+    call: str
+    rows_min: int = Field(gt=0)
+
+
+class Experiment(Strict):
+    """A whole experiment."""
+
+    api_version: Literal["holdfast/v1"] = Field(alias="apiVersion")
+    kind: Literal["Experiment"]
+    metadata: Metadata
+    seed: int = Field(0, ge=0, lt=2**63)
+    target: Target
+    load: LoadSpec
+    data: dict[str, DataSource] = Field({})
+    phases: Phases = Phases()
+    faults: list[FaultEntry] = Field([])  # type: ignore[valid-type]  # the class is made from the fault registry
+    objectives: list[str | ObjectiveEntry] = Field([])
+    recovery: RecoveryLimit = RecoveryLimit()
+    abort: list[AbortRule] = Field([])
+    coverage: list[Coverage] = Field([])
+
+
+@dataclass(frozen=True)
+class JudgedObjective:
+    """An objective and the phases in which it is judged, each by itself."""
+
+    objective: Objective
+    phases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An experiment with everything it names found, read and cross-checked."""
+
+    experiment: Experiment
+    source: str
+    sha256: str
+    faults: tuple[Fault[Any], ...]
+    windows: tuple[PlannedFault, ...]
+    phases: tuple[PlannedPhase, ...]
+    objectives: tuple[JudgedObjective, ...]
+    tables: Mapping[str, Sequence[Mapping[str, str]]]
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.experiment.metadata.name
+
+
+def find_experiment(name: str) -> Path | Traversable:
+    """The file of an experiment given by path, or by the name of a packaged one.
+
+    Raises:
+        InputError: there is no such file and no such packaged experiment.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = PACKAGED / f"{name}.yaml"
+    if packaged.is_file():
+        return packaged
+    raise InputError(
+        f"no experiment {name!r}: no such file, and the packaged ones are: {', '.join(packaged_names())}.\n"
+        "Give the path of an experiment file or one of these names."
+    )
+
+
+def packaged_names() -> list[str]:
+    """Names of the experiments that come with the package."""
+    return sorted(item.name.removesuffix(".yaml") for item in PACKAGED.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_experiment(
+    name: str, overrides: Sequence[str] = (), *, target: str | None = None, seed: int | None = None
+) -> Resolved:
+    """Reads an experiment and everything it refers to; starts nothing.
+
+    Args:
+        name: a path, or the name of a packaged experiment.
+        overrides: `key=value` pairs with dotted keys, applied before validation.
+        target: `host:port` of a running service, in place of the experiment's target.
+        seed: in place of the experiment's.
+
+    Raises:
+        InputError: anything about it is wrong; the message names file, line, key and value.
+    """
+    source = find_experiment(name)
+    flags = [] if seed is None else [f"seed={seed}"]
+    flags += [] if target is None else [f"target={{address: {json.dumps(target)}}}"]
+    document = apply_overrides(load_document(source), [*overrides, *flags])
+    experiment = document.parse(Experiment)
+    beside = source.parent if isinstance(source, Path) else PACKAGED
+    tables = {key: load_table(_table_file(document, key, entry, beside)) for key, entry in experiment.data.items()}
+    load_spec.check(experiment.load, tables, lambda loc, *why: document.error(("load", *loc), *why))
+    faults = tuple(_fault(document, index, entry, experiment.target) for index, entry in enumerate(experiment.faults))
+    windows = tuple(_planned_fault(document, index, entry) for index, entry in enumerate(experiment.faults))
+    phases = _phases(document, experiment, windows)
+    return Resolved(
+        experiment=experiment,
+        source=str(source),
+        sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+        faults=faults,
+        windows=windows,
+        phases=tuple(phases),
+        objectives=tuple(
+            _objective(document, index, entry, beside, {phase.name for phase in phases})
+            for index, entry in enumerate(experiment.objectives)
+        ),
+        tables=tables,
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of an experiment file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema(by_alias=True)}
+
+
+def _table_file(document: Document, key: str, entry: DataSource, beside: Path | Traversable) -> Path | Traversable:
+    name = entry.csv or entry.jsonl or ""
+    found = _first_file(name, beside, PACKAGED_DATA)
+    if found is None:
+        loc = ("data", key, "csv" if entry.csv else "jsonl")
+        raise document.error(loc, "a file beside the experiment or a packaged one", f"no file {name!r} there")
+    return found
+
+
+def _first_file(name: str, *folders: Path | Traversable) -> Path | Traversable | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _fault(document: Document, index: int, entry: FaultEntryBase, target: Target) -> Fault[Any]:
+    fault = entry.build()
+    aimed_at = fault.needs_process()
+    if aimed_at is not None and target.command is None:
+        raise document.error(
+            ("faults", index, fault.kind), "`target.command`", "a run touches only processes that it started itself"
+        )
+    if aimed_at is not None and aimed_at not in MANAGED:
+        raise document.error(("faults", index, fault.kind, "target"), f"a process the run starts: {', '.join(MANAGED)}")
+    return fault
+
+
+def _planned_fault(document: Document, index: int, entry: FaultEntryBase) -> PlannedFault:
+    length = entry.build().window(entry.for_)
+    if length is None:
+        raise document.error(("faults", index), "`for: <duration>`", "this kind of fault lasts until it is healed")
+    return PlannedFault(entry.id, entry.at.total_seconds(), length.total_seconds())
+
+
+def _phases(document: Document, experiment: Experiment, windows: Sequence[PlannedFault]) -> list[PlannedPhase]:
+    ids = [window.id for window in windows]
+    for index, fault_id in enumerate(ids):
+        if fault_id in ids[:index]:
+            raise document.error(("faults", index, "id"), "an id no other fault has", "it is the second of that name")
+    try:
+        return timeline.resolve(
+            baseline_s=experiment.phases.baseline.total_seconds(),
+            recovery_s=experiment.phases.recovery.total_seconds(),
+            within_s=experiment.recovery.within.total_seconds(),
+            faults=windows,
+            load_s=experiment.load.length_s,
+        )
+    except timeline.TimelineError as error:
+        loc = ("faults", error.fault_index, error.key) if error.fault_index >= 0 else (error.key,)
+        raise document.error(loc, error.expected, "move the fault, or change the lengths under `phases`") from error
+
+
+def _objective(
+    document: Document, index: int, entry: str | ObjectiveEntry, beside: Path | Traversable, known: set[str]
+) -> JudgedObjective:
+    full = ObjectiveEntry.model_validate({"openslo": entry}) if isinstance(entry, str) else entry
+    loc = ("objectives", index) if isinstance(entry, str) else ("objectives", index, "openslo")
+    found = _first_file(full.openslo, beside, PACKAGED_OBJECTIVES)
+    if found is None:
+        packaged = ", ".join(sorted(item.name for item in PACKAGED_OBJECTIVES.iterdir() if item.name.endswith(".yaml")))
+        raise document.error(
+            loc, "an OpenSLO file beside the experiment or a packaged one", f"the packaged ones are: {packaged}"
+        )
+    for position, phase in enumerate(full.phases):
+        if phase not in known:
+            raise document.error(
+                ("objectives", index, "phases", position), f"one of the run's phases: {', '.join(sorted(known))}"
+            )
+    objective = load_objective(found)
+    named = replace(objective, name=full.name or objective.name, target=full.target or objective.target)
+    return JudgedObjective(named, tuple(full.phases))

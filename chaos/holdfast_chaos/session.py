@@ -1,0 +1,119 @@
+"""One run from its folder to its bundle: journal and watchdog around it, clean-up after it, verdict at the end."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from holdfast.cli import InputError
+from holdfast_chaos import bundle, judgement
+from holdfast_chaos.experiment import Resolved
+from holdfast_chaos.faults import FaultError
+from holdfast_chaos.interrupts import ended_by_the_user
+from holdfast_chaos.journal import JournalError
+from holdfast_chaos.judgement import Readings
+from holdfast_chaos.ports import PortsExhaustedError
+from holdfast_chaos.processes import ProcessError, ProcessLife
+from holdfast_chaos.progress import Progress
+from holdfast_chaos.runner import Evidence, Runner, Sources
+from holdfast_chaos.runs import RunsError
+from holdfast_chaos.toxiproxy import ToxiproxyError
+from holdfast_chaos.watchdog import CleanupError, WatchdogError, guarded
+from holdfast_loadtests.engine import LoadError
+from holdfast_loadtests.records import Call, read_calls
+from holdfast_slo.prometheus import Prometheus, PrometheusError
+from holdfast_slo.reasons import Code
+from holdfast_slo.report import write_bundle
+from holdfast_slo.verdict import Reason, Verdict
+
+_COULD_NOT_START = (
+    FaultError,
+    JournalError,
+    LoadError,
+    PortsExhaustedError,
+    ProcessError,
+    RunsError,
+    ToxiproxyError,
+    WatchdogError,
+)
+
+
+@dataclass
+class Findings:
+    """Everything a finished run leaves to conclude from."""
+
+    evidence: Evidence
+    readings: Readings = field(default_factory=Readings)
+    calls: Sequence[Call] = ()
+    lives: dict[str, tuple[ProcessLife, ...]] = field(default_factory=dict)
+
+
+def carry_out(
+    resolved: Resolved, out: Path, progress: Progress, *, prometheus_url: str | None = None, command: str = ""
+) -> Verdict:
+    """Runs an experiment, judges it and writes its bundle.
+
+    Args:
+        resolved: the experiment, read and checked.
+        out: the bundle's folder; an earlier bundle in it is removed.
+        progress: where the run tells what it does.
+        prometheus_url: a Prometheus that scrapes the target, for objectives on metrics the load does not expose itself.
+        command: what reproduces the run, for the report.
+
+    Raises:
+        InputError: something needed is missing, wrong or did not start, found before the baseline; nothing is left
+        behind.
+    """
+    given = _reachable(prometheus_url) if prometheus_url else None
+    out = bundle.prepare(out)
+    findings: list[Findings] = []
+    try:
+        with ended_by_the_user(), guarded(out) as guard, ExitStack() as stack:
+            runner = Runner(resolved, out, guard.journal, progress, given)
+            findings.append(Findings(runner.evidence))
+            _run(runner, resolved, findings[0], stack)
+    except CleanupError as error:
+        findings[0].evidence.reasons.extend(
+            Reason(code=Code.CLEANUP_FAILED, subject="clean-up", message=failure) for failure in error.failures
+        )
+    except _COULD_NOT_START as error:
+        raise InputError(f"the run could not start: {error}") from error
+    return _conclude(resolved, findings[0], out, command)
+
+
+def _reachable(url: str) -> Prometheus:
+    client = Prometheus(url)
+    try:
+        client.ready()
+    except PrometheusError as error:
+        raise InputError(f"--prometheus {url}: {error}") from error
+    return client
+
+
+def _run(runner: Runner, resolved: Resolved, findings: Findings, stack: ExitStack) -> None:
+    def gate(evidence: Evidence, sources: Sources) -> Sequence[Reason]:
+        return judgement.baseline_reasons(resolved.objectives, evidence, sources)
+
+    def judge(evidence: Evidence, sources: Sources) -> None:
+        findings.readings = judgement.read(resolved.objectives, evidence, sources)
+
+    try:
+        runner.run(stack, gate, judge)
+    except KeyboardInterrupt:
+        findings.evidence.reasons.append(
+            Reason(code=Code.INTERRUPTED, subject="run", message="ended by the user before its last phase was over")
+        )
+    findings.lives = runner.lives()
+
+
+def _conclude(resolved: Resolved, findings: Findings, out: Path, command: str) -> Verdict:
+    findings.calls = tuple(read_calls(out / bundle.CALLS)) if (out / bundle.CALLS).exists() else ()
+    evidence, readings = findings.evidence, findings.readings
+    verdict = judgement.conclude(resolved, evidence, readings, findings.calls, findings.lives, command, time.time())
+    write_bundle(out, verdict, judgement.timeline_of(evidence, findings.calls))
+    series = {name: [asdict(item) for item in read] for name, read in readings.series.items()}
+    (out / bundle.SAMPLES).write_text(json.dumps(series), encoding="utf-8")
+    bundle.drop_scratch(out)
+    return verdict

@@ -1,0 +1,162 @@
+"""The test stand: everything a run starts, and the order in which it comes up and goes down.
+
+    load ──► Toxiproxy ──► target          the faulted path
+    control probe ───────► target          the untouched path
+    Prometheus scrapes load and target
+
+Every start is journalled, so that another process can stop what is left if this one dies, and everything is stopped in
+reverse order on every way out.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from holdfast.cli import InputError
+from holdfast_chaos import bundle, ports, prometheus_server, tools
+from holdfast_chaos.experiment import SERVER, Resolved, Target
+from holdfast_chaos.journal import Journal
+from holdfast_chaos.processes import ManagedProcess
+from holdfast_chaos.toxiproxy import Toxiproxy
+from holdfast_slo.prometheus import Prometheus
+
+PROXY_NAME = "target"
+STOP_TIMEOUT_S = 10.0
+
+
+@dataclass
+class Stand:
+    """What is up, and where. Addresses are `host:port`; `processes` is what faults may aim at, by name."""
+
+    target_address: str
+    target_metrics: str | None
+    proxy_address: str
+    toxiproxy: Toxiproxy
+    processes: dict[str, ManagedProcess] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class StandBuilder:
+    """Brings the stand up piece by piece; `stack` takes it down."""
+
+    def __init__(self, out: Path, journal: Journal, stack: ExitStack) -> None:
+        self._out = out
+        self._journal = journal
+        self._stack = stack
+
+    def build(self, resolved: Resolved) -> Stand:
+        """Starts the target (where it is a command) and Toxiproxy in front of it.
+
+        Raises:
+            InputError: a tool is missing, or nothing answers at the target's address.
+            ProcessError: a process did not become ready; the message holds the tail of its log.
+        """
+        toxiproxy_tool = tools.find("toxiproxy-server")
+        prometheus_tool = tools.find("prometheus")
+        target = resolved.experiment.target
+        addresses = self._addresses(target)
+        processes = {}
+        if target.command is not None:
+            processes[SERVER] = self._start_target(target, addresses)
+            target_address = addresses["grpc"]
+        else:
+            target_address = target.address or ""
+            require_serving(target_address)
+        api_port, proxy_port = self._reserve(2)
+        toxiproxy = self._start_toxiproxy(toxiproxy_tool.path, api_port)
+        proxy_address = toxiproxy.create_proxy(PROXY_NAME, target_address, f"127.0.0.1:{proxy_port}")
+        return Stand(
+            target_address=target_address,
+            target_metrics=target.metrics.format_map(addresses) if target.metrics else None,
+            proxy_address=proxy_address,
+            toxiproxy=toxiproxy,
+            processes=processes,
+            versions={"toxiproxy": toxiproxy_tool.version, "prometheus": prometheus_tool.version},
+        )
+
+    def start_prometheus(self, jobs: Mapping[str, str]) -> Prometheus:
+        """Starts Prometheus on the jobs' URLs and waits until it answers."""
+        (port,) = self._reserve(1)
+        process, client = prometheus_server.start(self._out / bundle.PROMETHEUS, port, jobs, self._journal_start)
+        self._adopt(process)
+        return client
+
+    def _adopt(self, process: ManagedProcess) -> ManagedProcess:
+        self._stack.callback(self._stop, process)
+        return process
+
+    def _journal_start(self, process: ManagedProcess) -> None:
+        """At each start, restarts by a fault included, before anything waits for the process."""
+        self._journal.write("process_started", name=process.name, identity=process.identity, command=process.command)
+
+    def _stop(self, process: ManagedProcess) -> None:
+        process.stop(STOP_TIMEOUT_S)
+        self._journal.write("process_stopped", name=process.name, identity=process.identity)
+
+    def _reserve(self, count: int) -> Sequence[int]:
+        reserved = ports.reserve(count)
+        self._stack.callback(reserved.release)
+        return reserved.ports
+
+    def _addresses(self, target: Target) -> dict[str, str]:
+        names = target.placeholders
+        found = {name: f"127.0.0.1:{port}" for name, port in zip(names, self._reserve(len(names)), strict=True)}
+        data = self._out / bundle.TARGET_DATA
+        data.mkdir(parents=True, exist_ok=True)
+        return {**found, "data": str(data)}
+
+    def _start_target(self, target: Target, addresses: Mapping[str, str]) -> ManagedProcess:
+        """With the programs beside this interpreter on PATH, so that `holdfast` is found in an environment not activated."""
+        command = [part.format_map(addresses) for part in target.command or []]
+        process = ManagedProcess.start(
+            SERVER,
+            command,
+            log=self._out / bundle.LOGS / "server.log",
+            env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"},
+            ready=lambda: serves(addresses["grpc"]),
+            timeout_s=target.ready_within.total_seconds(),
+            on_start=self._journal_start,
+        )
+        return self._adopt(process)
+
+    def _start_toxiproxy(self, binary: Path, port: int) -> Toxiproxy:
+        client = Toxiproxy(f"127.0.0.1:{port}")
+        process = ManagedProcess.start(
+            "toxiproxy",
+            [str(binary), "-host", "127.0.0.1", "-port", str(port)],
+            log=self._out / bundle.LOGS / "toxiproxy.log",
+            ready=client.ready,
+            timeout_s=20.0,
+            on_start=self._journal_start,
+        )
+        self._adopt(process)
+        return client
+
+
+def require_serving(address: str) -> None:
+    """Makes sure that a gRPC server answers at an address.
+
+    Raises:
+        InputError: none does.
+    """
+    if not serves(address, timeout_s=3.0):
+        raise InputError(
+            f"target.address: nothing that speaks gRPC answers at {address} (or it says NOT_SERVING).\n"
+            "Start the service first, or check the address; to have the run start it, use `target.command`."
+        )
+
+
+def serves(address: str, timeout_s: float = 1.0) -> bool:
+    """Whether a gRPC server answers there: SERVING, or reachable where it has no health service."""
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.RpcError as error:
+            return error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

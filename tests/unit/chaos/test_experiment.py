@@ -1,0 +1,98 @@
+"""An experiment is read whole before anything is started, and what is wrong with it is said with its place."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from holdfast.cli import InputError
+from holdfast_chaos.experiment import PACKAGED, json_schema, load_experiment, packaged_names
+from holdfast_chaos.planning import make_plan
+
+MINIMAL = """\
+apiVersion: holdfast/v1
+kind: Experiment
+metadata: {name: minimal}
+target: {address: 127.0.0.1:9000}
+load:
+  arrivals: [{rate: 200/s}]
+  mix: [{call: my.pkg.Users/ListUsers, weight: 1, request: {page_size: 20}}]
+faults:
+  - {id: slow-net, at: 15s, for: 10s, latency: {delay: 100ms}}
+objectives: [availability.yaml]
+"""
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "exp.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_minimal_experiment_gets_documented_defaults(tmp_path: Path) -> None:
+    resolved = load_experiment(written(tmp_path, MINIMAL))
+    assert [phase.name for phase in resolved.phases] == ["baseline", "fault:slow-net", "settle", "recovery"]
+    assert resolved.objectives[0].phases == ("baseline", "recovery")
+
+
+@pytest.mark.parametrize("name", packaged_names())
+def test_packaged_experiments_resolve_and_bring_enough_samples(name: str) -> None:
+    plan = make_plan(load_experiment(name))
+    assert all(sample.enough for sample in plan.samples), [sample for sample in plan.samples if not sample.enough]
+
+
+@pytest.mark.parametrize("name", packaged_names())
+def test_the_published_schema_accepts_packaged_experiments(name: str) -> None:
+    document = yaml.safe_load((PACKAGED / f"{name}.yaml").read_text())
+    jsonschema.Draft202012Validator(json_schema()).validate(document)
+
+
+def test_the_published_schema_is_what_the_code_reads() -> None:
+    published = PACKAGED.parent / "schemas" / "experiment.schema.json"
+    assert json.loads(published.read_text()) == json_schema(), "run: make schemas"
+
+
+def test_the_schema_refuses_an_unknown_key() -> None:
+    document = {**yaml.safe_load(MINIMAL), "sede": 1}
+    with pytest.raises(jsonschema.ValidationError, match="sede"):
+        jsonschema.Draft202012Validator(json_schema()).validate(document)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("objectives: [availability.yaml]", "objectives: [nope.yaml]", ["exp.yaml:10", "objectives.0", "nope.yaml"]),
+        ("at: 15s", "at: 2s", ["exp.yaml:9", "faults.0.at", "baseline"]),
+        (
+            "{id: slow-net, at: 15s, for: 10s, latency: {delay: 100ms}}",
+            "{id: x, at: 15s, for: 1s}",
+            ["exactly one kind"],
+        ),
+        ("latency: {delay: 100ms}", "kill: {target: server}", ["target.command"]),
+        ("latency: {delay: 100ms}", "kill: {target: database}", ["target.command", "faults.0.kill"]),
+        (", for: 10s", "", ["for: <duration>"]),
+        ("address: 127.0.0.1:9000", "command: [my-server]", ["{grpc}"]),
+        ("address: 127.0.0.1:9000", "address: localhost", ["target.address", "localhost"]),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
+    assert old in MINIMAL
+    with pytest.raises(InputError) as raised:
+        load_experiment(written(tmp_path, MINIMAL.replace(old, new)))
+    for text in ["exp.yaml:", *said]:
+        assert text in raised.value.message
+
+
+def test_two_faults_of_one_id_are_refused(tmp_path: Path) -> None:
+    again = "  - {id: slow-net, at: 40s, for: 1s, latency: {delay: 1ms}}\nobjectives"
+    with pytest.raises(InputError, match="second of that name"):
+        load_experiment(written(tmp_path, MINIMAL.replace("objectives", again)))
+
+
+def test_overrides_win_over_the_file_and_flags_over_overrides(tmp_path: Path) -> None:
+    resolved = load_experiment(written(tmp_path, MINIMAL), ["seed=5", "load.arrivals.0.rate=7/s"], seed=9)
+    assert resolved.experiment.seed == 9
+    assert resolved.experiment.load.arrivals is not None
+    assert resolved.experiment.load.arrivals[0].rate == 7
