@@ -1,7 +1,8 @@
 """The `holdfast` command.
 
-Subcommands are found through the entry-point group `holdfast.commands`, so that the harness adds its own without the service
-knowing of it, and are imported only when used, so that `holdfast serve` starts without the harness's dependencies.
+Subcommands are found through the entry-point group `holdfast.commands`, so that the harness adds its own without the
+service knowing of it, and are imported only when used, so that `holdfast serve` starts without the harness's
+dependencies.
 """
 
 import sys
@@ -82,7 +83,7 @@ def _needs_harness(name: str, module: str) -> click.Command:
 @click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="holdfast")
 def root() -> None:
-    """A registry for fleets of agents, and the harness that proves a gRPC service keeps its promises.
+    r"""A registry for fleets of agents, and the harness that proves a gRPC service keeps its promises.
 
     \b
     Examples:
@@ -95,7 +96,7 @@ def root() -> None:
 @root.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell.
+    r"""Print the completion script of a shell.
 
     \b
     Example:

@@ -1,7 +1,7 @@
 """Why a call was refused: one table for the server, its clients and the documentation.
 
-Each reason says which status code carries it, whether the operation surely did not happen (*definite*; when in doubt it is
-indefinite, which is always safe), whose fault it is, what it means and what to do next.
+Each reason says which status code carries it, whether the operation surely did not happen (*definite*; when in doubt
+it is indefinite, which is always safe), whose fault it is, what it means and what to do next.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from enum import Enum, StrEnum
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import code_pb2
-from google.rpc.error_details_pb2 import (
+from google.rpc import code_pb2  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]
     BadRequest,
     ErrorInfo,
     PreconditionFailure,
@@ -20,7 +20,7 @@ from google.rpc.error_details_pb2 import (
     ResourceInfo,
     RetryInfo,
 )
-from google.rpc.status_pb2 import Status
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 DOMAIN = "holdfast"
 """`ErrorInfo.domain` of every error of the service."""
@@ -302,27 +302,28 @@ class HoldfastError(Exception):
         return Status(code=self.reason.value.code, message=self.message, details=[_pack(detail) for detail in details])
 
     def _fitting_detail(self) -> Message | None:
+        detail: Message | None = None
         match self.reason.value.code:
             case code_pb2.INVALID_ARGUMENT:
-                violations = [
-                    BadRequest.FieldViolation(field=each.field, description=each.description)
-                    for each in self.field_violations
-                ]
-                return BadRequest(field_violations=violations)
-            case code_pb2.NOT_FOUND | code_pb2.ALREADY_EXISTS | code_pb2.ABORTED:
-                return ResourceInfo(resource_name=self.subject, description=self.message)
-            case code_pb2.FAILED_PRECONDITION:
-                violation = PreconditionFailure.Violation(
-                    type=self.reason.name, subject=self.subject, description=self.message
+                detail = BadRequest(
+                    field_violations=[
+                        BadRequest.FieldViolation(field=each.field, description=each.description)
+                        for each in self.field_violations
+                    ]
                 )
-                return PreconditionFailure(violations=[violation])
+            case code_pb2.NOT_FOUND | code_pb2.ALREADY_EXISTS | code_pb2.ABORTED:
+                detail = ResourceInfo(resource_name=self.subject, description=self.message)
+            case code_pb2.FAILED_PRECONDITION:
+                violation = {"type": self.reason.name, "subject": self.subject, "description": self.message}
+                detail = PreconditionFailure(violations=[violation])
             case code_pb2.RESOURCE_EXHAUSTED:
-                return QuotaFailure(violations=[QuotaFailure.Violation(subject=self.subject, description=self.message)])
+                detail = QuotaFailure(violations=[{"subject": self.subject, "description": self.message}])
             case code_pb2.UNAVAILABLE:
                 delay_s = RETRY_AFTER_S if self.retry_after_s is None else self.retry_after_s
-                return RetryInfo(retry_delay=Duration(seconds=int(delay_s), nanos=int(delay_s % 1 * 1e9)))
+                detail = RetryInfo(retry_delay=Duration(seconds=int(delay_s), nanos=int(delay_s % 1 * 1e9)))
             case _:
-                return None
+                pass
+        return detail
 
 
 def invalid_field(field: str, description: str) -> HoldfastError:

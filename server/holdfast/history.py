@@ -1,7 +1,7 @@
 """What watches are fed from: the events of each revision, as far back as the store's history goes.
 
-Watchers hold no queue, only a position in this one list, so a slow one costs no memory. One that falls behind its start has
-missed something and is told so.
+Watchers hold no queue, only a position in this one list, so a slow one costs no memory. One that falls behind its
+start has missed something and is told so.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Step:
     _encoded: dict[str, bytes] = field(default_factory=dict)
 
     def encoded(self, parent: str) -> bytes | None:
-        """The WatchAgentsResponse for watchers of a namespace, serialised once for all of them; None if nothing happened."""
+        """The WatchAgentsResponse for a namespace, serialised once for all its watchers; None if nothing happened."""
         events = self.events.get(parent)
         if events is None:
             return None

@@ -1,7 +1,7 @@
 """Keeps the deadlines of leases, in memory and on a monotonic clock.
 
-Heartbeats cost memory, not writes: a keepalive moves a deadline, and only the end of a lease is written. After a restart every
-lease gets its full TTL again.
+Heartbeats cost memory, not writes: a keepalive moves a deadline, and only the end of a lease is written. After a
+restart every lease gets its full TTL again.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class LeaseKeeper:
     # As the view's listener.
 
     def lease_stands(self, lease: LeaseEntry) -> None:
-        """Starts the clock of a lease: granted, or met at start. A rewrite of one that is known leaves its deadline alone."""
+        """Starts the clock of a lease, granted or met at start; a rewrite of one that is known changes nothing."""
         if lease.name in self._slots:
             return
         kept = KeepLeaseAliveResult(
@@ -90,7 +90,7 @@ class LeaseKeeper:
         return slot.kept
 
     async def keep_slowly(self, name: str, find: Callable[[], LeaseEntry | None]) -> KeepLeaseAliveResult:
-        """Keeps a lease whose end may be on its way: waits for the outcome first, so that an answer is never taken back."""
+        """Keeps a lease whose end may be on its way: waits for the outcome, so that no answer is taken back."""
         slot = self._slots.get(name)
         if slot is not None and slot.ending is not None:
             try:
@@ -112,7 +112,7 @@ class LeaseKeeper:
         """Ends leases as they run out, until cancelled."""
         self._last_look_s = self._clock()
         try:
-            while True:
+            while True:  # noqa: ASYNC110 - what it waits for is time itself
                 await asyncio.sleep(self.look())
         finally:
             for task in self._tasks:

@@ -1,6 +1,7 @@
 """Resource names, and the store keys under which resources are kept.
 
-A resource name is `namespaces/{namespace}/{collection}/{id}`; its key is the name behind a prefix that says what the record is.
+A resource name is `namespaces/{namespace}/{collection}/{id}`; its key is the name behind a prefix that says what the
+record is.
 """
 
 AGENT_PREFIX = "agent:"

@@ -1,16 +1,17 @@
 """Checks requests against the field constraints in the proto files.
 
-The constraints are options of our own, `(holdfast.rules.v1.field)`, rather than protovalidate's: protovalidate 1.x for Python
-interprets CEL for every call, which costs more than the call itself, and 2.x runs on another protobuf runtime than grpcio's
-generated code. These are compiled once per message type into plain closures.
+The constraints are options of our own, `(holdfast.rules.v1.field)`, rather than protovalidate's: protovalidate 1.x
+for Python interprets CEL for every call, which costs more than the call itself, and 2.x runs on another protobuf
+runtime than grpcio's generated code. These are compiled once per message type into plain closures.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from holdfast.errors import FieldViolation, invalid_fields
@@ -141,7 +142,7 @@ def _map_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterable
     return [entries]
 
 
-def _count_is_right(values: Any, rules: rules_pb2.FieldRules, path: str, violations: list[FieldViolation]) -> bool:
+def _count_is_right(values: Sized, rules: rules_pb2.FieldRules, path: str, violations: list[FieldViolation]) -> bool:
     if rules.required and not values:
         violations.append(FieldViolation(path, "is required: it must hold at least one element"))
     if rules.items_max and len(values) > rules.items_max:
@@ -154,7 +155,7 @@ ValueCheck = Callable[[Any], str | None]
 """Says what is wrong with a value, or None."""
 
 
-def _apply(checks: Iterable[ValueCheck], value: Any, path: str, violations: list[FieldViolation]) -> None:
+def _apply(checks: Iterable[ValueCheck], value: object, path: str, violations: list[FieldViolation]) -> None:
     for check in checks:
         wrong = check(value)
         if wrong is not None:
@@ -185,7 +186,7 @@ def _same(value: int) -> float:
     return value
 
 
-def _duration_ms(value: Any) -> float:
+def _duration_ms(value: Duration) -> float:
     return float(value.seconds * 1000 + value.nanos / 1_000_000)
 
 

@@ -110,7 +110,7 @@ class View:
     # Following the store.
 
     async def run(self, store: Store) -> None:
-        """Builds the view from the oldest state there is, replays what happened since, and follows the store until cancelled."""
+        """Builds the oldest state there is, replays what happened since, and follows the store until cancelled."""
         start = store.compact_revision  # range reads 0 as "now"; before the first revision there was nothing
         at, records = await store.range("", start) if start else (0, [])
         self._build(at, records)

@@ -1,1 +1,1 @@
-"""What the service decides, apart from how: pure functions from state, command and time to a transaction or a refusal."""
+"""What the service decides: pure functions from state, command and time to a transaction or a refusal."""

@@ -28,7 +28,7 @@ CONCURRENCY_DEFAULT = 1
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What RegisterAgent was asked, with what the core must not make up itself: time, ids, the store's epoch, the replica."""
+    """What RegisterAgent was asked, with what the core must not make up itself."""
 
     request: RegisterAgentRequest
     now: Timestamp
@@ -110,7 +110,8 @@ def _check_succession(previous: AgentEntry, fence: int) -> None:
     if previous.is_live and not fence:
         raise HoldfastError(
             Reason.AGENT_ALREADY_EXISTS,
-            f"{agent.name} is LIVE under {agent.lease}; pick another id, present its fence to take over, or wait for the "
+            f"{agent.name} is LIVE under {agent.lease}; pick another id, present its fence to take over, or wait for "
+            "the "
             "lease to end.",
             subject=agent.name,
         )
@@ -161,7 +162,8 @@ def deregister(reader: Reader, request: DeregisterAgentRequest) -> Plan[Deregist
     """Decides DeregisterAgent: the agent goes, and with it the lease granted for it alone.
 
     Raises:
-        HoldfastError: AGENT_NOT_FOUND, FENCE_STALE, ETAG_MISMATCH, AGENT_BANNED (a ban would be forgotten with the record).
+        HoldfastError: AGENT_NOT_FOUND, FENCE_STALE, ETAG_MISMATCH, AGENT_BANNED (a ban would be forgotten with the
+        record).
     """
     entry = find(reader, request.name)
     if entry.agent.admin_state == AdminState.ADMIN_STATE_BANNED:
@@ -189,7 +191,7 @@ def deregister(reader: Reader, request: DeregisterAgentRequest) -> Plan[Deregist
 
 
 def _liveness(reader: Reader, request: DeregisterAgentRequest, entry: AgentEntry) -> tuple[tuple[str, int], ...]:
-    """An etag covers liveness too, which follows from the lease: hold on to both. (A private lease is compared anyway.)"""
+    """An etag covers liveness too, which follows from the lease; a private lease is compared anyway."""
     lease = reader.lease(entry.agent.lease)
     return (_unchanged(lease),) if request.etag and lease is not None and not lease.record.private else ()
 

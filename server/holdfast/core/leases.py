@@ -1,7 +1,8 @@
 """Decisions about leases.
 
-An agent lives exactly as long as the lease it names stands. Ending a lease is one put on one key, and all its agents expire at
-that revision, however many they are: nothing else is written, so there is no race and no limit of a transaction to hit.
+An agent lives exactly as long as the lease it names stands. Ending a lease is one put on one key, and all its agents
+expire at that revision, however many they are: nothing else is written, so there is no race and no limit of a
+transaction to hit.
 """
 
 from dataclasses import dataclass

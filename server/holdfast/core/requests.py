@@ -41,14 +41,15 @@ def replay(reader: Reader, key: str, request: Message, answer_type: type[M]) -> 
     if entry.record.request_sha256 != digest(request) or not entry.record.response.Unpack(answer):
         raise HoldfastError(
             Reason.REQUEST_ID_REUSED,
-            f"request_id {key.rsplit('/', 1)[1]!r} was used before with other content; use a fresh one for a new request.",
+            f"request_id {key.rsplit('/', 1)[1]!r} was used before with other content; use a fresh one for a new "
+            "request.",
             subject=key.split(":", 1)[1],
         )
     return answer, entry.mod_revision
 
 
 def remember(plan: Plan[M], key: str, request: Message, answer: M, now: Timestamp) -> Plan[M]:
-    """The plan with its answer kept under `key`; fields of the answer that follow from the revision are filled in at replay."""
+    """The plan with its answer kept under `key`; what follows from the revision is filled in at replay."""
     record = RequestRecord(request_sha256=digest(request), time=now)
     record.response.Pack(answer)
     txn = plan.txn

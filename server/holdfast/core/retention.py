@@ -16,8 +16,8 @@ CHUNK = 64
 def forget_lease(reader: Reader, lease: LeaseEntry) -> Iterator[Txn]:
     """Transactions that drop an ended lease: first the agents that name it, then the lease itself.
 
-    The agents of an ended lease only become fewer (joining requires that it stands), so none is left behind. An agent that
-    registers again meanwhile fails its chunk's comparison; the next round takes the rest.
+    The agents of an ended lease only become fewer (joining requires that it stands), so none is left behind. An agent
+    that registers again meanwhile fails its chunk's comparison; the next round takes the rest.
     """
     assert not lease.stands, f"{lease.name} stands and must not be forgotten"
     entries = [entry for name in sorted(reader.agents_of(lease.name)) if (entry := reader.agent(name)) is not None]

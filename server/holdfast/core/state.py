@@ -9,7 +9,7 @@ from holdfast.storage.v1.records_pb2 import AgentRecord, LeaseRecord, RequestRec
 from holdfast.store.interface import Txn
 
 EPOCH_BITS = 40
-"""A fence is `epoch * 2^40 + revision`: a trillion revisions for each of 8 192 epochs stay below 2^53, which JSON can hold."""
+"""A fence is `epoch * 2^40 + revision`: a trillion revisions for each of 8 192 epochs stay below 2^53, JSON's limit."""
 
 
 def fence_of(epoch: int, revision: int) -> int:
@@ -43,7 +43,7 @@ class LeaseEntry:
 
 @dataclass(frozen=True, slots=True)
 class AgentEntry:
-    """An agent as clients see it at the view's revision (never changed in place), and the revision of its own record."""
+    """An agent as clients see it (never changed in place), and the revision of its own record."""
 
     agent: Agent
     mod_revision: int

@@ -112,8 +112,8 @@ class AgentRegistry:
         await view.reached(await self._registry.store.current_revision())
         if request.start_revision == 0:
             position = view.revision
-            for response in _snapshot(position, view.live_agents(request.parent)):
-                yield response
+            for page in _snapshot(position, view.live_agents(request.parent)):
+                yield page
         else:
             position = request.start_revision - 1
             if position > view.revision:

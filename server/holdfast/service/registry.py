@@ -60,7 +60,7 @@ class Registry:
         await self.view.run(self.store)
 
     async def start_keeping(self) -> None:
-        """Once the view is whole: gives every lease its full TTL, then ends those that nobody keeps, until cancelled."""
+        """Gives every lease its full TTL, then ends those nobody keeps, until cancelled; the view must be whole."""
         self.keeper.restart_clocks()
         await self.keeper.run()
 
@@ -96,7 +96,7 @@ class Registry:
         )
 
     async def await_consistency(self, consistency: Consistency.ValueType) -> None:
-        """Waits until the view is as fresh as a read asks for: everything acknowledged before the call, unless SERIALIZABLE."""
+        """Waits until the view has everything acknowledged before the call, unless SERIALIZABLE is enough."""
         if consistency != Consistency.CONSISTENCY_SERIALIZABLE:
             await self.view.reached(await self.store.current_revision())
 

@@ -30,6 +30,9 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 log = structlog.get_logger()
 
+Handler: TypeAlias = Callable[..., Any]
+"""`async (request, context) -> response`, or an async iterator of responses, of the descriptor's types."""
+
 GrpcContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -97,9 +100,7 @@ class Transport:
         self._gate = gate
         self._observer_for = observer_for
 
-    def service(
-        self, descriptor: ServiceDescriptor, handlers: object, *, gated: bool = True
-    ) -> "grpc.GenericRpcHandler[Any, Any]":
+    def service(self, descriptor: ServiceDescriptor, handlers: object, *, gated: bool = True) -> grpc.GenericRpcHandler:
         """All methods of a service. Without `gated` they answer even while the server is not ready."""
         methods = {method.name: self._method(descriptor, method, handlers, gated) for method in descriptor.methods}
         return grpc.method_handlers_generic_handler(descriptor.full_name, methods)
@@ -111,17 +112,14 @@ class Transport:
         observer = self._observer_for(service.full_name, method.name, kind)
         handler = getattr(handlers, _snake(method.name), None) or _not_built(service, method)
         call = _Call(service.full_name, method.name, handler, self._gate if gated else None, self._gate, observer)
-        codec = {
-            "request_deserializer": GetMessageClass(method.input_type).FromString,
-            "response_serializer": _serialise,
-        }
+        read = GetMessageClass(method.input_type).FromString
         match kind:
             case "unary":
-                return grpc.unary_unary_rpc_method_handler(call.unary, **codec)
+                return grpc.unary_unary_rpc_method_handler(call.unary, read, _serialise)
             case "server_stream":
-                return grpc.unary_stream_rpc_method_handler(call.server_stream, **codec)
+                return grpc.unary_stream_rpc_method_handler(call.server_stream, read, _serialise)
             case "bidi_stream":
-                return grpc.stream_stream_rpc_method_handler(call.bidi_stream, **codec)
+                return grpc.stream_stream_rpc_method_handler(call.bidi_stream, read, _serialise)
             case _:
                 raise NotImplementedError(f"{method.full_name} is a {kind}; no rpc of the API is one yet")
 
@@ -130,7 +128,7 @@ class _Call:
     """Carries the calls of one method from grpcio to its handler and back."""
 
     def __init__(
-        self, service: str, method: str, handler: Any, gate: Gate | None, streams: Gate, observer: CallObserver
+        self, service: str, method: str, handler: Handler, gate: Gate | None, streams: Gate, observer: CallObserver
     ) -> None:
         self._service = service
         self._method = method
@@ -232,7 +230,7 @@ async def _abort(context: GrpcContext, error: HoldfastError, correlation_id: str
 
 
 def _correlation_id(context: GrpcContext) -> str:
-    """The caller's id if it sent one that is fit for a log line, else a new one (not a secret, so not from the system)."""
+    """The caller's id if it sent one that is fit for a log line, else a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == CORRELATION_KEY and isinstance(value, str) and _CORRELATION_ID.fullmatch(value):
             return value
@@ -259,14 +257,16 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
 
 
-def _not_built(service: ServiceDescriptor, method: MethodDescriptor) -> Any:
+def _not_built(service: ServiceDescriptor, method: MethodDescriptor) -> Handler:
     error_message = f"{service.full_name}/{method.name} is not built yet; this server does not answer it."
 
     async def unary(_request: object, _call: CallContext) -> Message:
         raise HoldfastError(Reason.NOT_BUILT, error_message)
 
     async def stream(_request: object, _call: CallContext) -> AsyncIterator[Message]:
+        nothing: tuple[Message, ...] = ()
+        for never in nothing:
+            yield never  # makes it a generator
         raise HoldfastError(Reason.NOT_BUILT, error_message)
-        yield  # makes it a generator
 
     return stream if method.server_streaming else unary

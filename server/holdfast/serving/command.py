@@ -58,8 +58,8 @@ from holdfast.serving.config import (
     "--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True, help="Least level logged."
 )
 @click.pass_context
-def serve(ctx: click.Context, /, **given: Any) -> None:
-    """Run the service.
+def serve(ctx: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - of the options' types
+    r"""Run the service.
 
     \b
     Examples:

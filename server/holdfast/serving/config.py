@@ -1,4 +1,4 @@
-"""What a server is told: flags, and a TOML file with the same keys. Checked across fields before anything is touched."""
+"""What a server is told: flags, and a TOML file with the same keys; checked before anything is touched."""
 
 import ipaddress
 import re
@@ -43,7 +43,7 @@ class AddressType(click.ParamType[Address]):
 
     name = "host:port"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
         """Reads an address."""
         if isinstance(value, Address):
             return value
@@ -66,20 +66,20 @@ class StoreType(click.ParamType[StoreSpec]):
 
     name = "store"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> StoreSpec:
+    def convert(  # noqa: RET503 - fail() does not return
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> StoreSpec:
         """Reads a store's address."""
         if isinstance(value, StoreSpec):
             return value
         engine, _, rest = str(value).partition(":")
-        match engine:
-            case "sqlite" if rest:
-                return StoreSpec("sqlite", Path(rest))
-            case "memory" if not rest:
-                return StoreSpec("memory")
-            case "etcd":
-                self.fail(f"{value!r}: the etcd engine is not built yet; use sqlite:PATH", param, ctx)
-            case _:
-                self.fail(f"{value!r} is no store; use sqlite:PATH, or memory for a trial", param, ctx)
+        if engine == "sqlite" and rest:
+            return StoreSpec("sqlite", Path(rest))
+        if engine == "memory" and not rest:
+            return StoreSpec("memory")
+        if engine == "etcd":
+            self.fail(f"{value!r}: the etcd engine is not built yet; use sqlite:PATH", param, ctx)
+        self.fail(f"{value!r} is no store; use sqlite:PATH, or memory for a trial", param, ctx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def read_file(path: Path, parameters: list[click.Parameter], ctx: click.Context)
 
 
 def _value(
-    path: Path, text: str, key: str, value: Any, known: dict[str, click.Option], ctx: click.Context
+    path: Path, text: str, key: str, value: object, known: dict[str, click.Option], ctx: click.Context
 ) -> tuple[str, Any]:
     where = f"{path}:{_line_of(text, key)}: {key}"
     option = known.get(key)

@@ -3,13 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from holdfast.errors import HoldfastError, Reason
 from holdfast.service.context import CallContext
-
-SERVING = HealthCheckResponse.ServingStatus.SERVING
-NOT_SERVING = HealthCheckResponse.ServingStatus.NOT_SERVING
 
 
 class Health:
@@ -27,8 +24,8 @@ class Health:
         self._changed = asyncio.Event()
 
     @property
-    def _status(self) -> HealthCheckResponse.ServingStatus.ValueType:
-        return SERVING if self._serving else NOT_SERVING
+    def _status(self) -> int:
+        return HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
 
     async def check(self, request: HealthCheckRequest, _context: CallContext) -> HealthCheckResponse:
         """Check."""
@@ -40,16 +37,10 @@ class Health:
             )
         return HealthCheckResponse(status=self._status)
 
-    async def list(self, _request: HealthListRequest, _context: CallContext) -> HealthListResponse:
-        """List."""
-        return HealthListResponse(
-            statuses={service: HealthCheckResponse(status=self._status) for service in self._services}
-        )
-
     async def watch(self, request: HealthCheckRequest, _context: CallContext) -> AsyncIterator[HealthCheckResponse]:
-        """Watch: the status now and at each change; SERVICE_UNKNOWN, and nothing more, for a service that is not here."""
+        """Watch: the status now and at each change; SERVICE_UNKNOWN for a service that is not here."""
         if request.service not in self._services:
-            yield HealthCheckResponse(status=HealthCheckResponse.ServingStatus.SERVICE_UNKNOWN)
+            yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
             await asyncio.Event().wait()
         told = None
         while True:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from socket import socket
+from typing import Any, TypeAlias, cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+Request: TypeAlias = socket | tuple[bytes, socket]
 
 LOOP_ANSWERS_WITHIN_S = 1.0
 """How long the event loop may take to answer before the process counts as hung."""
@@ -74,11 +77,11 @@ class _Server(ThreadingHTTPServer):
         self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
         super().__init__(address, _Handler)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: Request, client_address: object) -> None:
         self._free.acquire()
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request_thread(self, request: Request, client_address: object) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -94,7 +97,6 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
     timeout = CONNECTION_TIMEOUT_S
     protocol_version = "HTTP/1.1"
 
@@ -111,25 +113,29 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             page()
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - the name http.server looks for
+
+    @property
+    def _owner(self) -> _Server:
+        return cast("_Server", self.server)
 
     def _live(self) -> None:
-        is_live = self.server.loop_answers()
+        is_live = self._owner.loop_answers()
         self._answer(_status(is_live), {"status": "live" if is_live else "hung"})
 
     def _ready(self) -> None:
-        is_ready = self.server.probes.is_ready() and self.server.loop_answers()
+        is_ready = self._owner.probes.is_ready() and self._owner.loop_answers()
         self._answer(_status(is_ready), {"status": "ready" if is_ready else "not ready"})
 
     def _detailed(self) -> None:
-        details = self.server.probes.details()
-        details["components"]["event_loop"] = "ok" if self.server.loop_answers() else "hung"
+        details = self._owner.probes.details()
+        details["components"]["event_loop"] = "ok" if self._owner.loop_answers() else "hung"
         is_fine = all(state == "ok" for state in details["components"].values())
         self._answer(_status(is_fine), {"status": "ok" if is_fine else "degraded", **details})
 
     def _metrics(self) -> None:
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        self._send(HTTPStatus.OK, content_type, encode(self.server.probes.metrics))
+        self._send(HTTPStatus.OK, content_type, encode(self._owner.probes.metrics))
 
     def _answer(self, status: HTTPStatus, body: dict[str, Any]) -> None:
         self._send(status, "application/json", json.dumps(body, indent=2).encode() + b"\n")
@@ -142,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def log_message(self, *_args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server names it
         """Scrapes and probes come every few seconds; they are no news."""
 
 

@@ -41,10 +41,10 @@ def code_name(code: grpc.StatusCode) -> str:
 
 
 class Metrics:
-    """The service's own registry of metrics (not the process-wide default, so that several servers can live in one process)."""
+    """The service's own metrics; not the process-wide default, so that several servers fit in one process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each, which the text format does not need and Prometheus would keep
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each that nobody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -115,7 +115,7 @@ class _MethodMetrics:
     def __init__(self, started: Counter, handled: Counter, seconds: Histogram, labels: tuple[str, str, str]) -> None:
         self._started = started
         self._seconds = seconds
-        # Every code is there from the start at 0: a rate over a counter that appears with its first error misses that error.
+        # Each code is there from the start, at 0: a rate over a counter that appears with its first error misses it.
         self._handled = {code: handled.labels(*labels, code_name(code)) for code in grpc.StatusCode}
 
     def started(self) -> None:
@@ -155,7 +155,8 @@ class _RegistryCollector(Collector):
         )
         yield GaugeMetricFamily(
             "holdfast_lease_restart_grace_seconds",
-            "The longest that a lease met at start may outlive its TTL: the greatest time added by giving all a full TTL again.",
+            "The longest that a lease met at start may outlive its TTL: the greatest time added by giving all a full "
+            "TTL again.",
             value=keeper.restart_grace_s,
         )
         yield CounterMetricFamily(

@@ -8,10 +8,11 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
@@ -40,7 +41,7 @@ CALLS_MAX = 20_000
 
 REGISTRY_SERVICE = agent_registry_service_pb2.DESCRIPTOR.services_by_name["AgentRegistryService"]
 LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
-HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
+HEALTH_SERVICE: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 
 GRPC_OPTIONS = [
     ("grpc.so_reuseport", 0),  # on by default, it would let two servers share a port and hide that it is taken

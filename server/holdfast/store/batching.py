@@ -1,9 +1,9 @@
 """Group commit: what all engines of one process share.
 
-Transactions that arrive while a write is under way are decided and written together, in the order they came, so one fsync
-serves many callers. Decisions happen on the event loop against a map of key to revision in memory; only the write itself
-happens elsewhere (the engine's thread), one batch at a time. Nothing in memory moves before the engine reports the batch
-durable, so a failed write needs no undoing, and watchers never see what a crash could take back.
+Transactions that arrive while a write is under way are decided and written together, in the order they came, so one
+fsync serves many callers. Decisions happen on the event loop against a map of key to revision in memory; only the
+write itself happens elsewhere (the engine's thread), one batch at a time. Nothing in memory moves before the engine
+reports the batch durable, so a failed write needs no undoing, and watchers never see what a crash could take back.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ QUEUE_MAX = 10_000
 """Most transactions that wait for a write; more are refused with OVERLOADED."""
 
 GATHER_S_MAX = 0.002
-"""Longest wait for company before a write. Measured at 32 callers: batches of 14 instead of 2, for half the CPU per call."""
+"""Longest wait for company before a write. Measured at 32 callers: batches of 14 instead of 2."""
 
 GATHER_S_PER_CALLER = 0.00015
 """Wait per transaction of the batch before: about half the CPU a call costs, the pace at which company can arrive."""
@@ -241,7 +241,7 @@ class BatchingStore(ABC):
                 waited.outcome.set_exception(_unavailable(str(error)))
 
     async def _catch_up(self) -> None:
-        """After a failed write: asks the engine what really happened, since the failed batch may have landed after all."""
+        """After a failed write: asks the engine what really happened, since the batch may have landed after all."""
         while landed := await self._changes_after(self._revision, HISTORY_PAGE):
             self._apply(landed, _mod_revisions_of(landed))
         self._in_doubt = False

@@ -1,7 +1,7 @@
 """What a store promises: etcd's model, and nothing that etcd lacks.
 
-Every transaction that changes something gets exactly one new revision, one more than the last. Keys remember the revision that
-last wrote them. History can be watched from any revision that has not been compacted.
+Every transaction that changes something gets exactly one new revision, one more than the last. Keys remember the
+revision that last wrote them. History can be watched from any revision that has not been compacted.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -18,7 +18,7 @@ class StoreFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Txn:
-    """Puts and deletes that happen together if every compared key was last written at the given revision (0: is absent)."""
+    """Puts and deletes that happen together if each compared key was last written at its revision (0: is absent)."""
 
     compares: tuple[tuple[str, int], ...] = ()
     puts: tuple[tuple[str, bytes], ...] = ()
@@ -98,7 +98,8 @@ class Store(Protocol):
         A put and a delete of one key in one transaction is an error of the caller's (ValueError), as it is in etcd.
 
         Raises:
-            HoldfastError: STORE_UNAVAILABLE if it is not known to be durable (whole or not at all), OVERLOADED if too many wait.
+            HoldfastError: STORE_UNAVAILABLE if it is not known to be durable (whole or not at all), OVERLOADED if too
+            many wait.
         """
         ...
 

@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file, durable when it answers.
 
 One table holds every version of every key, as etcd's does; a NULL value is a deletion. The write-ahead log with
-`synchronous=FULL` is synced before a commit returns, so an acknowledged write is on disk. All access happens on one thread.
+`synchronous=FULL` is synced before a commit returns, so an acknowledged write is on disk. All access happens on one
+thread.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ WAL_BYTES_MAX = 64 << 20
 """Size to which the write-ahead log is cut back after a checkpoint."""
 
 # Clustered by revision, so that writes append and watchers read in order; the index finds a key's versions.
-_SCHEMA = f"""
+_SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE version (
   revision INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, PRIMARY KEY (revision, key)
@@ -34,8 +35,8 @@ CREATE TABLE version (
 CREATE INDEX version_by_key ON version (key, revision);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('epoch', 1), ('compact_revision', 0), ('revision', 0);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
+PRAGMA application_id = %d;
+PRAGMA user_version = %d;
 COMMIT;
 """
 
@@ -69,7 +70,8 @@ class SqliteStore(BatchingStore):
         """Opens the file, made anew if there is none.
 
         Raises:
-            StoreFileError: The file is foreign, damaged, of a newer version, in use, or cannot be opened. It is left as it was.
+            StoreFileError: The file is foreign, damaged, of a newer version, in use, or cannot be opened. It is
+                left as it was.
         """
         try:
             await self._run(self._open)
@@ -96,7 +98,7 @@ class SqliteStore(BatchingStore):
         database.execute("PRAGMA synchronous = FULL")
         database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
         if _is_new(database):
-            database.executescript(_SCHEMA)
+            database.executescript(_SCHEMA % (APPLICATION_ID, SCHEMA_VERSION))
 
     def _load(self) -> None:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -201,7 +203,7 @@ class SqliteStore(BatchingStore):
 
 
 def _lock(path: Path) -> int:
-    """Takes the lock beside the store, so that two servers cannot write one file; the kernel frees it however we end."""
+    """Takes the lock beside the store against a second server; the kernel frees it however we end."""
     if not path.parent.is_dir():
         raise StoreFileError(
             f"{path}: its folder does not exist. Make it, or name another place with --store sqlite:PATH."
@@ -221,7 +223,7 @@ def _lock(path: Path) -> int:
 
 
 def _is_new(database: sqlite3.Connection) -> bool:
-    return database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    return bool(database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
 def _refuse_unknown(database: sqlite3.Connection, path: Path) -> None:
@@ -232,7 +234,8 @@ def _refuse_unknown(database: sqlite3.Connection, path: Path) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise StoreFileError(
-            f"{path}: the store has schema {version}, this server knows up to {SCHEMA_VERSION}. Use the newer server that wrote it."
+            f"{path}: the store has schema {version}, this server knows up to {SCHEMA_VERSION}. "
+            "Use the newer server that wrote it."
         )
 
 
