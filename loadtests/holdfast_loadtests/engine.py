@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ RECORD_NAME: Final = "calls.csv.gz"
 LOG_NAME: Final = "load-worker.log"
 READY_WITHIN_S: Final = 30.0
 ORDER_WITHIN_S: Final = 10.0
+CLOSE_WITHIN_S: Final = 5.0
 _LOG_TAIL_CHARS: Final = 2_000
 
 
@@ -166,17 +168,16 @@ class LoadRun:
 
     def close(self) -> None:
         """Ends the process; idempotent."""
-        if self.alive():
-            self._say_goodbye()
+        if not self._stdin.closed:
+            self._dismiss()
         try:
-            self._process.wait(timeout=5.0)
+            self._process.wait(timeout=CLOSE_WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._reader.join()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        assert self._process.stdout is not None, "started with a pipe"
+        self._process.stdout.close()
 
     def __enter__(self) -> Self:
         return self
@@ -184,14 +185,12 @@ class LoadRun:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
 
-    def _say_goodbye(self) -> None:
-        # A process that never became ready still reads its plan: the end of its stdin ends it then.
-        stdin = self._stdin
-        try:
-            stdin.write(b'{"exit":true}\n')
-            stdin.close()
-        except BrokenPipeError:
-            return  # it ended meanwhile
+    def _dismiss(self) -> None:
+        with suppress(BrokenPipeError):  # it may be gone already
+            self._stdin.write(b'{"exit":true}\n')
+            self._stdin.flush()
+        with suppress(BrokenPipeError):
+            self._stdin.close()
 
     @property
     def _stdin(self) -> IO[bytes]:

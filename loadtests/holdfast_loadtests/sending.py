@@ -37,8 +37,9 @@ class Connection:
         A health check that waits for the connection, whatever its answer: watching the channel's state instead leaves
         grpcio's pollers behind for 200 ms, in which the first calls of the load would be slow.
         """
+        check: Callable[..., Any] = self._channel.unary_unary(_HEALTH_CHECK)
         try:
-            self._channel.unary_unary(_HEALTH_CHECK)(b"", timeout=timeout_s, wait_for_ready=True)
+            check(b"", timeout=timeout_s, wait_for_ready=True)
         except grpc.RpcError as error:
             return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
         return True

@@ -1,8 +1,10 @@
-"""A small gRPC server with the registry's messages and reflection: a real target for the load, as `python -m support.echo_server`.
+"""A small gRPC server with the registry's messages and reflection, run as `python -m support.echo_server`.
 
 It counts what it answers by method and code; GetAgent of an agent called `counts` answers with the counts as labels.
 Agents exist from RegisterAgent to DeregisterAgent.
 """
+
+# ruff: noqa: ARG002, N802  # names and arguments are the generated stubs'
 
 import asyncio
 import sys
@@ -86,7 +88,8 @@ async def main() -> None:
     reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server)
     port = server.add_insecure_port(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:0")
     await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
+    sys.stdout.write(f"127.0.0.1:{port}\n")
+    sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)
 
