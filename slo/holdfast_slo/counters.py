@@ -27,9 +27,9 @@ NOTHING = Increase(0.0, 0)
 def increase(series: Series, phases: Iterable[str], windows: Sequence[PhaseWindow]) -> Increase:
     """How much a counter grew within phases.
 
-    A series labelled with its phase counts whole, from 0, if its phase is wanted: exact, whenever it was scraped. One without
-    that label is cut by the phases' windows, each edge taken at the last scrape before it, so a window is off by at
-    most the calls of one scrape interval at each edge. A series that appears counts from 0, as client libraries begin.
+    A series labelled with its phase counts whole, from 0, if its phase is wanted: exact, whenever it was scraped. One
+    without that label is cut by the phases' windows, each edge taken at the last scrape before it, and so is off by at
+    most the calls of one scrape interval. A series that appears counts from 0, as client libraries begin.
 
     What was counted between the last scrape and a reset is lost with the process: the value is then a lower bound.
 

@@ -1,7 +1,7 @@
 """Objectives from OpenSLO v1 files (https://github.com/OpenSLO/OpenSLO), the one source of what a service promises.
 
-Read is what a gate can judge exactly: `kind: SLO` with an inline ratio of counters and the budgeting method Occurrences.
-All else is refused by name and line rather than half understood.
+Read is what a gate can judge exactly: `kind: SLO` with an inline ratio of counters, budgeted by Occurrences. All else
+is refused by name and line rather than half understood.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Plain Prometheus counter selectors: `grpc_client_handled_total{grpc_method="GetAgent",grpc_code!~"OK|NotFound"}`.
 
-A gate counts raw samples itself, because PromQL's `increase()` extrapolates to the window's edges and so invents fractions of
-calls. Hence a gate's query is the counter alone, optionally within `sum(…)`, and no function of it.
+A gate counts raw samples itself, because PromQL's `increase()` extrapolates to the window's edges and so invents
+fractions of calls. Hence a gate's query is the counter alone, optionally within `sum(…)`, and no function of it.
 """
 
 import re
@@ -97,6 +97,6 @@ def _matchers(text: str, query: str) -> tuple[Matcher, ...]:
 def _refused(query: str) -> ValueError:
     shown = query if len(query) <= 200 else f"{query[:200]}…"
     return ValueError(
-        f"expected a plain counter, like {_EXAMPLE}, optionally within sum(…), got {shown!r}: the gate counts raw samples "
-        "itself, since rate() and increase() extrapolate; write the counter that they are applied to"
+        f"expected a plain counter, like {_EXAMPLE}, optionally within sum(…), got {shown!r}: the gate counts "
+        "raw samples itself, since rate() and increase() extrapolate; write the counter that they are applied to"
     )

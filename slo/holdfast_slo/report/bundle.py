@@ -1,4 +1,4 @@
-"""The bundle's files of a verdict: written whole or not at all, and rendered again from `verdict.json` and `timeline.json`."""
+"""The files of a verdict: each written whole or not at all, and rendered again from verdict.json and timeline.json."""
 
 import json
 import os

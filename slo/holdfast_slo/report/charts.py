@@ -10,7 +10,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from holdfast_slo.phases import FAULT_PREFIX
+from holdfast_slo.phases import FAULT_PREFIX, PhaseWindow
 from holdfast_slo.report.timeline import Timeline, TimelinePoint
 from holdfast_slo.report.words import milliseconds, percent, phase
 from holdfast_slo.verdict import ObjectiveResult
@@ -21,6 +21,9 @@ _LEFT, _RIGHT, _BOTTOM = 58, 14, 34
 _LABEL_ROW: Final = 16
 _LOG_FROM_RATIO: Final = 20
 """A plot whose largest value is this much above its smallest is logarithmic, so that 3 ms and 2 s are both legible."""
+
+_TIME_STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+_PHASE_LABELLED_FROM: Final = 60
 
 Scale = Callable[[float], float]
 Draw = Callable[[int], Markup]
@@ -50,7 +53,7 @@ def latency_chart(timeline: Timeline, width: int, limit_ms: float | None) -> Mar
     values = [value for point in timeline.points for value in _latencies(point) if value is not None and value > 0]
     if not values:
         return Markup('<p class="empty">No call was recorded, so there is nothing to plot.</p>')
-    low, high = min(values), max([*values, *([limit_ms] if limit_ms else [])])
+    low, high = min(values), max(*values, limit_ms or 0.0)
     frame = _frame(timeline, width, 320 if width > 500 else 300)
     logarithmic = high / low > _LOG_FROM_RATIO
     y, ticks = _log_scale(low, high, frame) if logarithmic else _linear_scale(high, frame)
@@ -58,26 +61,18 @@ def latency_chart(timeline: Timeline, width: int, limit_ms: float | None) -> Mar
         _line(timeline, frame, y, name, lambda point, name=name: getattr(point, f"{name}_ms"))  # type: ignore[misc]
         for name in ("control_p50", "p50", "p95", "p99")
     ]
-    limit = (
-        [
-            Markup(
-                '<g class="limit"><line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}">limit {}</text></g>'
-            ).format(
-                _LEFT,
-                width - _RIGHT,
-                y(limit_ms),
-                y(limit_ms),
-                width - _RIGHT - 2,
-                y(limit_ms) - 4,
-                milliseconds(limit_ms),
-            )
-        ]
-        if limit_ms
-        else []
-    )
-    title = f"Latency over time, {'logarithmic' if logarithmic else 'linear'} scale, {milliseconds(low)} to {milliseconds(high)}"
+    limit = [_limit(frame, y(limit_ms), limit_ms)] if limit_ms else []
+    scale = "logarithmic" if logarithmic else "linear"
+    title = f"Latency over time, {scale} scale, {milliseconds(low)} to {milliseconds(high)}"
     grid = [_tick(frame, y(tick), milliseconds(tick)) for tick in ticks]
     return _svg(frame, title, [*_bands(timeline, frame), *grid, *_time_axis(frame), *lines, *limit], "latency")
+
+
+def _limit(frame: _Frame, y: float, limit_ms: float) -> Markup:
+    right = frame.width - _RIGHT
+    return Markup(
+        '<g class="limit"><line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}">limit {}</text></g>'
+    ).format(_LEFT, right, y, y, right - 2, y - 4, milliseconds(limit_ms))
 
 
 def error_chart(timeline: Timeline, width: int) -> Markup:
@@ -91,7 +86,8 @@ def error_chart(timeline: Timeline, width: int) -> Markup:
     bar = max(1.0, frame.x(timeline.points[0].t_s + timeline.bucket_s) - frame.x(timeline.points[0].t_s) - 1)
     bars = [
         Markup(
-            '<rect class="error" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{} failed at {:.0f} s</title></rect>'
+            '<rect class="error" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+            "<title>{} failed at {:.0f} s</title></rect>"
         ).format(frame.x(at), y(ratio), bar, frame.bottom - y(ratio), percent(ratio, 1), at - frame.start_s)
         for at, ratio in ratios
         if ratio
@@ -102,7 +98,7 @@ def error_chart(timeline: Timeline, width: int) -> Markup:
 
 
 def interval_chart(result: ObjectiveResult, width: int = 320) -> Markup:
-    """The observed ratio and its deciding bounds beside the target: the bar must lie right of the target's line to pass."""
+    """The observed ratio, its deciding bounds and the target: to pass, the whole bar lies right of the target's line."""
     if result.observed is None or result.ci_low is None or result.ci_high is None:
         return Markup('<span class="empty">no data to draw</span>')
     low = min(result.ci_low, result.target)
@@ -113,17 +109,17 @@ def interval_chart(result: ObjectiveResult, width: int = 320) -> Markup:
         return left + (ratio - low) / (1 - low) * (right - left)
 
     title = (
-        f"{percent(result.observed)} observed, true ratio within {percent(result.ci_low)} and {percent(result.ci_high)}, "
-        f"target {percent(result.target)}"
+        f"{percent(result.observed)} observed, true ratio between {percent(result.ci_low)} and "
+        f"{percent(result.ci_high)}, target {percent(result.target)}"
     )
     return Markup(
-        '<svg class="interval {word}" role="img" viewBox="0 0 {width} 46" width="{width}" height="46"><title>{title}</title>'
+        '<svg class="interval {word}" role="img" viewBox="0 0 {width} 50" width="{width}" height="50"><title>{title}</title>'
         '<line class="axis" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>'
         '<rect class="bounds" x="{a:.1f}" y="{bar}" width="{w:.1f}" height="12" rx="3"/>'
         '<line class="target" x1="{t:.1f}" x2="{t:.1f}" y1="4" y2="34"/>'
         '<circle class="observed" cx="{o:.1f}" cy="{middle}" r="4"/>'
-        '<text x="{label:.1f}" y="44" text-anchor="{anchor}">target {target}</text>'
-        '<text x="{right}" y="44" text-anchor="end" class="end">100 %</text></svg>'
+        '<text x="{label:.1f}" y="45" text-anchor="{anchor}">target {target}</text>'
+        '<text x="{right}" y="45" text-anchor="end" class="end">100 %</text></svg>'
     ).format(
         word=result.verdict.lower(),
         width=width,
@@ -178,23 +174,37 @@ def _linear_scale(high: float, frame: _Frame) -> tuple[Scale, list[float]]:
 
 
 def _bands(timeline: Timeline, frame: _Frame) -> Iterable[Markup]:
-    """A shaded band per phase; faults are labelled at the top, in rows where the plot is narrow."""
+    """A band per phase; faults are shaded and labelled above the plot, in rows where it is narrow."""
     rows = (frame.top - 8) // _LABEL_ROW
     faults = 0
     for window in timeline.phases:
+        fault = window.name.startswith(FAULT_PREFIX)
         left, right = frame.x(window.start_s), frame.x(window.end_s)
-        kind = "fault" if window.name.startswith(FAULT_PREFIX) else "phase"
-        yield Markup(
-            '<rect class="band {}" data-{}="{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}: {:.1f} s to {:.1f} s</title></rect>'
-        ).format(
-            kind, kind, phase(window.name), left, frame.top, max(1.0, right - left), frame.bottom - frame.top,
-            phase(window.name), window.start_s - frame.start_s, window.end_s - frame.start_s,
-        )  # fmt: skip
-        if kind == "fault":
-            y = 8 + (faults % rows) * _LABEL_ROW + 10
+        yield _band(frame, window, "fault" if fault else "phase")
+        if fault or (frame.width == WIDE and right - left > _PHASE_LABELLED_FROM):
+            row = faults % rows if fault else 0
             middle = min(max((left + right) / 2, _LEFT + 30), frame.width - _RIGHT - 30)
-            yield Markup('<text class="band-label" x="{:.1f}" y="{}">{}</text>').format(middle, y, phase(window.name))
-            faults += 1
+            yield Markup('<text class="band-label {}" x="{:.1f}" y="{}">{}</text>').format(
+                "of-fault" if fault else "of-phase", middle, 18 + row * _LABEL_ROW, phase(window.name)
+            )
+        faults += fault
+
+
+def _band(frame: _Frame, window: PhaseWindow, kind: str) -> Markup:
+    left, right = frame.x(window.start_s), frame.x(window.end_s)
+    return Markup(
+        '<rect class="band {kind}" data-{kind}="{name}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}">'
+        "<title>{name}: {start:.1f} s to {end:.1f} s</title></rect>"
+    ).format(
+        kind=kind,
+        name=phase(window.name),
+        x=left,
+        y=frame.top,
+        width=max(1.0, right - left),
+        height=frame.bottom - frame.top,
+        start=window.start_s - frame.start_s,
+        end=window.end_s - frame.start_s,
+    )
 
 
 def _time_axis(frame: _Frame) -> Iterable[Markup]:
@@ -216,7 +226,8 @@ def _time_axis(frame: _Frame) -> Iterable[Markup]:
 
 def _tick(frame: _Frame, y: float, label: str) -> Markup:
     return Markup(
-        '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+        '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
+        '<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>'
     ).format(_LEFT, frame.width - _RIGHT, y, y, _LEFT - 6, y + 4, label)
 
 

@@ -59,7 +59,7 @@ def _template() -> Template:
 
 def _wilson(result: ObjectiveResult) -> str:
     bounds = statistics.wilson(result.good, result.total)
-    return f"{words.percent(bounds.low)} – {words.percent(bounds.high)}"
+    return f"{words.percent(bounds.low)} to {words.percent(bounds.high)}"
 
 
 def _latency_limit_ms(verdict: Verdict) -> float | None:

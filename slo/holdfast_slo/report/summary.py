@@ -16,8 +16,10 @@ def render(verdict: Verdict) -> str:
         f"**{headline(verdict)}** {_sentence(verdict)}",
         "",
     ]
-    for reason in verdict.reasons[:_REASONS_MAX]:
-        lines.append(f"- `{reason.code}` {_cell(reason.subject)}: {_cell(reason.message)}")
+    lines += [
+        f"- `{reason.code}` {_cell(reason.subject)}: {_cell(reason.message)}"
+        for reason in verdict.reasons[:_REASONS_MAX]
+    ]
     if len(verdict.reasons) > _REASONS_MAX:
         lines.append(f"- and {len(verdict.reasons) - _REASONS_MAX} more, in report.html")
     lines += [*([""] if verdict.reasons else []), *_objectives(verdict), *_faults(verdict)]
@@ -35,7 +37,7 @@ def _objectives(verdict: Verdict) -> list[str]:
         return []
     rows = [
         f"| {MARKS[one.verdict]} {_cell(one.display_name or one.name)} | {percent(one.target)} | {percent(one.observed)} "
-        f"| {percent(one.ci_low)} – {percent(one.ci_high)} | {count(one.total)} | {_cell(one.phase)} |"
+        f"| {percent(one.ci_low)} to {percent(one.ci_high)} | {count(one.total)} | {_cell(one.phase)} |"
         for one in verdict.objectives
     ]
     return ["| Objective | Target | Observed | 95 % bounds | Calls | Phases |", "|---|---|---|---|---|---|", *rows, ""]

@@ -30,13 +30,13 @@ def _word(word: str) -> Text:
 
 def _rows(verdict: Verdict) -> Iterator[tuple[str, str, str, str, str]]:
     for one in verdict.objectives:
-        bounds = f"{count(one.total)} calls, bounds {percent(one.ci_low)} – {percent(one.ci_high)}"
+        bounds = f"{count(one.total)} calls, bounds {percent(one.ci_low)} to {percent(one.ci_high)}"
         proof = one.detail if one.observed is None else bounds
         yield one.verdict, one.display_name or one.name, percent(one.target), percent(one.observed), proof
     for fault in verdict.faults:
-        yield fault.verdict, fault.id, fault.kind, "–", fault.proof
+        yield fault.verdict, fault.id, fault.kind, "—", fault.proof
     for check in verdict.checks:
-        found = f"{len(check.violations)} violations" if check.violations else "no violation"
+        found = f"{len(check.violations)} found" if check.violations else "no violation"
         yield check.verdict, check.name, "no violation", found, check.detail
     if recovery := verdict.recovery:
         yield (
@@ -52,7 +52,7 @@ def _rows(verdict: Verdict) -> Iterator[tuple[str, str, str, str, str]]:
             pair.verdict,
             "metrics agree",
             f"within {pair.allowed:g}",
-            "–" if pair.difference is None else f"{pair.difference:g}",
+            "—" if pair.difference is None else f"{pair.difference:g}",
             seen,
         )
 

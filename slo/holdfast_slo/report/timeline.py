@@ -13,9 +13,10 @@ Latency = Annotated[float, Field(ge=0)] | None
 
 
 class TimelinePoint(Strict):
-    """One bucket of calls, by when they were due; `t_s` is its start in unix seconds. Latencies are null without calls.
+    """One bucket of calls, by when they were due; `t_s` is its start in unix seconds.
 
-    Errors stay inside the latencies. `control_p50_ms` is the median of the calls on the untouched path, null without one.
+    Latencies are null without calls, and errors stay inside them. `control_p50_ms` is the median of the calls on the
+    untouched path, null without one.
     """
 
     t_s: float

@@ -7,6 +7,8 @@ from math import floor, log10
 from holdfast_slo.phases import FAULT_PREFIX
 from holdfast_slo.verdict import FaultResult, ObjectiveResult, Verdict
 
+_UNITS = frozenset({"ms", "s", "bytes"})
+
 MARKS = {
     "PASS": "✓",
     "EFFECTIVE": "✓",
@@ -20,7 +22,7 @@ MARKS = {
 def percent(ratio: float | None, decimals: int = 4) -> str:
     """`99.95 %`: cut, never rounded up, so that 99.99999 % is not shown as 100 %."""
     if ratio is None:
-        return "–"
+        return "—"
     scale = 10**decimals
     cut = floor(ratio * 100 * scale + 1e-6) / scale
     if cut == 0 < ratio:
@@ -31,7 +33,7 @@ def percent(ratio: float | None, decimals: int = 4) -> str:
 def milliseconds(value_ms: float | None) -> str:
     """`3.2 ms`, `250 ms`, `2.05 s`: three figures are what a reader uses."""
     if value_ms is None:
-        return "–"
+        return "—"
     value, unit = (value_ms / 1000, "s") if value_ms >= 1000 else (value_ms, "ms")
     decimals = 0 if value == 0 else max(0, 2 - floor(log10(value)))
     text = f"{value:.{min(decimals, 3)}f}"
@@ -40,12 +42,12 @@ def milliseconds(value_ms: float | None) -> str:
 
 def seconds(value_s: float | None) -> str:
     """`1.8 s`, or a dash."""
-    return "–" if value_s is None else f"{value_s:.1f} s"
+    return "—" if value_s is None else f"{value_s:.1f} s"
 
 
 def count(number: int | None) -> str:
     """`12 345`, with a thin space that does not break."""
-    return "–" if number is None else f"{number:,}".replace(",", "\u202f")
+    return "—" if number is None else f"{number:,}".replace(",", "\u202f")
 
 
 def moment(unix_s: float) -> str:
@@ -56,10 +58,17 @@ def moment(unix_s: float) -> str:
 def plain(value: object) -> str:
     """A fault's dose or observation in a few words: `delay 100ms · jitter 20ms`."""
     if isinstance(value, dict):
-        return " · ".join(f"{str(key).replace('_', ' ')} {plain(inner)}" for key, inner in value.items()) or "–"
+        return " · ".join(_named(str(key), inner) for key, inner in value.items()) or "—"
     if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value)) or "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return ", ".join(map(plain, value)) or "—"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _named(key: str, value: object) -> str:
+    """`added_ms: 101.4` as `added 101.4 ms`."""
+    words = key.split("_")
+    unit = words.pop() if len(words) > 1 and words[-1] in _UNITS and isinstance(value, int | float) else ""
+    return f"{' '.join(words)} {plain(value)} {unit}".rstrip()
 
 
 def phase(name: str) -> str:
