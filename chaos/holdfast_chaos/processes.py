@@ -67,7 +67,7 @@ class ProcessIdentity:
         try:
             found = psutil.Process(self.pid)
             same = abs(found.create_time() - self.create_time) < _SAME_START_S
-            return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+            return found if same and not _is_zombie(found) else None
         except psutil.NoSuchProcess:
             return None
 
@@ -303,10 +303,18 @@ def _members(leader: ProcessIdentity) -> list[ProcessIdentity]:
         found[leader.pid] = leader
         with contextlib.suppress(psutil.Error):
             found.update(_identities(root.children(recursive=True)))
-    elif psutil.pid_exists(leader.pid) and not _is_zombie(leader.pid):
-        return []  # the number belongs to somebody else now, and with it the session
+    elif _is_somebody_else(leader):
+        return []  # and with the number, the session
     found.update(_identities(process for process in psutil.process_iter() if _in_session(process, leader)))
     return [identity for identity in found.values() if identity.alive()]
+
+
+def _is_somebody_else(identity: ProcessIdentity) -> bool:
+    """Whether the number belongs to another process now."""
+    try:
+        return abs(psutil.Process(identity.pid).create_time() - identity.create_time) >= _SAME_START_S
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _identities(processes: Iterable[psutil.Process]) -> dict[int, ProcessIdentity]:
@@ -324,15 +332,21 @@ def _in_session(process: psutil.Process, leader: ProcessIdentity) -> bool:
         return False
 
 
-def _is_zombie(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+def _is_zombie(process: psutil.Process) -> bool:
+    """Whether only the entry is left. A main thread that ended before its siblings looks the same but holds its ports
+    yet.
+    """
+    return bool(process.status() == psutil.STATUS_ZOMBIE) and process.num_threads() <= 1
 
 
 def _end(leader: ProcessIdentity, timeout_s: float, reap: Callable[[], bool] = lambda: False) -> list[ProcessIdentity]:
-    """TERM, wait, KILL, wait; returns what survived."""
+    """TERM, wait, KILL, wait; returns what survived.
+
+    Args:
+        leader: the process that leads the session.
+        timeout_s: from TERM to KILL.
+        reap: for a parent: collects the leader; True while it runs.
+    """
     members = _members(leader)
     for number, wait_s in ((signal.SIGTERM, timeout_s), (signal.SIGKILL, 5.0)):
         for member in members:
@@ -346,8 +360,7 @@ def _end(leader: ProcessIdentity, timeout_s: float, reap: Callable[[], bool] = l
 
 
 def _all_gone(members: Sequence[ProcessIdentity], reap: Callable[[], bool]) -> bool:
-    reap()
-    return not _alive(members)
+    return not reap() and not _alive(members)
 
 
 def _alive(members: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:

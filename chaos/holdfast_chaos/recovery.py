@@ -18,8 +18,8 @@ from holdfast_chaos.processes import ProcessIdentity, find_marked, stop_identity
 from holdfast_chaos.runs import Run
 from holdfast_chaos.toxiproxy import ToxiproxyError
 
-STOP_TIMEOUT_S: Final = 5.0
-"""How long a process may take to end by SIGTERM."""
+STOP_TIMEOUT_S: Final = 3.0
+"""How long the processes of a dead run may take to end by SIGTERM, all together."""
 
 WRITER_WITHIN_S: Final = 30.0
 """How long to wait for another that is cleaning up the same run, such as its watchdog."""
@@ -149,29 +149,32 @@ def _undo(record: Mapping[str, Any]) -> str | None:
 
 
 def _stop_processes(left: Outstanding, journal: Journal, by: str, report: Report) -> None:
-    for identity, name in reversed(list(left.processes.items())):
-        _stop(identity, name, journal, by, report)
+    """The last started first; all are told to end before any is waited for, so that slow ones do not add up."""
+    _stop(dict(reversed(list(left.processes.items()))), journal, by, report)
 
 
 def _stop_unjournalled(left: Outstanding, journal: Journal, by: str, report: Report) -> None:
     """Ends what carries the run's mark but is not in its journal: started a moment before the harness died."""
-    if left.run_id is None:
-        return
-    for identity in find_marked(left.run_id):
-        _stop(identity, "a process it started", journal, by, report)
+    if left.run_id is not None:
+        _stop(dict.fromkeys(find_marked(left.run_id), "a process it started"), journal, by, report)
 
 
-def _stop(identity: ProcessIdentity, name: str, journal: Journal, by: str, report: Report) -> None:
-    was_alive = identity.alive()
-    if not stop_identity(identity, STOP_TIMEOUT_S):
-        message = f"{name} (pid {identity.pid}) does not end: kill -9 {identity.pid}"
-        journal.write("undo_failed", by=by, identity=identity, error=message)
-        report.failures.append(message)
-        return
-    what = f"stopped {name} (pid {identity.pid})" if was_alive else f"{name} (pid {identity.pid}) had already ended"
-    journal.write("undone", by=by, identity=identity, what=what)
-    if was_alive:
-        report.undone.append(what)
+def _stop(processes: Mapping[ProcessIdentity, str], journal: Journal, by: str, report: Report) -> None:
+    running = {identity for identity in processes if identity.alive()}
+    for identity in running:
+        identity.send(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for identity, name in processes.items():
+        if not stop_identity(identity, max(0.0, deadline - time.monotonic())):
+            message = f"{name} (pid {identity.pid}) does not end: kill -9 {identity.pid}"
+            journal.write("undo_failed", by=by, identity=identity, error=message)
+            report.failures.append(message)
+            continue
+        ended = "stopped {}" if identity in running else "{} had already ended"
+        what = ended.format(f"{name} (pid {identity.pid})")
+        journal.write("undone", by=by, identity=identity, what=what)
+        if identity in running:
+            report.undone.append(what)
 
 
 def _without_journal(run: Run) -> Report:

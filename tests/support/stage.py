@@ -18,6 +18,7 @@ from holdfast_chaos.toxiproxy import Toxiproxy
 from holdfast_loadtests.codes import error_class
 
 SERVER = Path(__file__).with_name("health_server.py")
+HARNESS = Path(__file__).with_name("doomed_harness.py")
 PROXY = "target"
 CHECK = "/grpc.health.v1.Health/Check"
 

@@ -12,16 +12,10 @@ from holdfast_chaos.faults import KINDS, Fault, FaultError
 from holdfast_chaos.probe import ControlProbe
 from holdfast_chaos.proof import Evidence, Proof, ProofVerdict, Window
 from holdfast_chaos.toxiproxy import Toxiproxy, ToxiproxyError
-from support.stage import PROXY, Callers, Stage, answers, stage, wait_for
+from support.stage import PROXY, Callers, Stage, answers, wait_for
 
 BASELINE_S = 1.0
 WINDOW_S = 1.5
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(tmp_path_factory.mktemp("scene")) as scene:
-        yield scene
 
 
 @pytest.fixture(autouse=True)
