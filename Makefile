@@ -19,8 +19,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 install: $(INSTALLED) ## make .venv from the lock
 
-tools: $(INSTALLED) ## find or build Toxiproxy, Prometheus, Alertmanager and etcd in .tools/
-	@$(BIN)/holdfast tools --dir .tools --yes
+tools: $(INSTALLED) ## find or build every tool that runs and tests use, in .tools/
+	@$(BIN)/holdfast tools --dir .tools --yes --dev
 
 demo: tools ## run the packaged experiment and show its verdict (bundle in out/demo/)
 	@$(BIN)/holdfast run fleet-under-fire --out out/demo

@@ -16,7 +16,7 @@ _LOCK_POLL_S = 0.2
 
 
 def default_dir() -> Path:
-    """The folder of tools: $HOLDFAST_TOOLS, else `.tools` here or in the checkout that runs, else the user's data folder."""
+    """The folder of tools: $HOLDFAST_TOOLS, else `.tools` here or in the running checkout, else in the user's data."""
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).absolute()
     here = Path(".tools").absolute()
@@ -41,7 +41,8 @@ def locked(directory: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         handle = (directory / ".lock").open("w")
     except OSError as error:
         raise InputError(
-            f"cannot write to the folder of tools {directory}: {error.strerror}. Choose another with --dir or ${VARIABLE}."
+            f"cannot write to the folder of tools {directory}: {error.strerror}. "
+            f"Choose another with --dir or ${VARIABLE}."
         ) from error
     with handle:
         _acquire(handle.fileno(), directory, on_wait)

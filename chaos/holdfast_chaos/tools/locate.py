@@ -48,7 +48,7 @@ def spec_of(name: str) -> ToolSpec:
 
 def look(spec: ToolSpec, directory: Path) -> ToolStatus:
     """Probes each place the tool may be, the folder first, and takes the first of an accepted version."""
-    rejected = []
+    rejected: list[str] = []
     for path in _candidates(spec, directory):
         version, complaint = probe(spec, path)
         if version is not None and version in spec.accepts:

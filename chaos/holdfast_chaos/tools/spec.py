@@ -50,7 +50,7 @@ class GoModule:
 
 @dataclass(frozen=True)
 class DebUnpack:
-    """`apt-get download` and `dpkg -x`: takes single programs from a package without installing it or starting daemons."""
+    """`apt-get download` and `dpkg -x`: takes a program out of a package without installing it or starting daemons."""
 
     package: str
     program: str
@@ -107,7 +107,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolStatus:
-    """What was found of one tool: `tool` is None where nothing acceptable is there, and `rejected` says what was seen."""
+    """What was found of one tool: None where nothing acceptable is there, with what was seen and why it is not."""
 
     spec: ToolSpec
     tool: Tool | None

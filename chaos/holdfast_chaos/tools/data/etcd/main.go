@@ -1,4 +1,4 @@
-// Package main is etcd's server, whose own module cannot be installed with "go install".
+// Command etcd is etcd's server. Its own module cannot be installed with "go install", for it holds replace directives.
 package main
 
 import (
