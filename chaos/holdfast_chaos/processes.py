@@ -333,8 +333,9 @@ def _in_session(process: psutil.Process, leader: ProcessIdentity) -> bool:
 
 
 def _is_zombie(process: psutil.Process) -> bool:
-    """Whether only the entry is left. A main thread that ended before its siblings looks the same but holds its ports
-    yet.
+    """Whether only its entry is left.
+
+    A main thread that ended before its siblings looks the same, but the process holds its ports and files yet.
     """
     return bool(process.status() == psutil.STATUS_ZOMBIE) and process.num_threads() <= 1
 

@@ -137,34 +137,27 @@ def latency_shift(evidence: Evidence, tail_s: float = 0.0) -> Shift | str:
     Returns:
         the shift, or why there is none.
     """
-    window = Window(evidence.window.start_s, evidence.window.end_s - tail_s)
-    before, during = _unary(evidence.load, evidence.baseline), _unary(evidence.load, window)
-    usual_ms = {method: median(values) for method, values in _by_method(before).items()}
-    excess_ms = sorted(_lasted_ms(call) - usual_ms[call.method] for call in during if call.method in usual_ms)
-    residual_ms = sorted(_lasted_ms(call) - usual_ms[call.method] for call in before)
-    control_before = _probed_ms(evidence.control, evidence.baseline)
-    control_during = _probed_ms(evidence.control, evidence.window)
+    sides = _sides(evidence, tail_s)
     for what, values, needed in (
-        ("calls in the baseline", residual_ms, CALLS_MIN),
-        ("calls in the window", excess_ms, CALLS_MIN),
-        ("control probes in the baseline", control_before, PROBES_MIN),
-        ("control probes in the window", control_during, PROBES_MIN),
+        ("calls in the baseline", sides.load_before, CALLS_MIN),
+        ("calls in the window", sides.load_during, CALLS_MIN),
+        ("control probes in the baseline", sides.control_before, PROBES_MIN),
+        ("control probes in the window", sides.control_during, PROBES_MIN),
     ):
         if len(values) < needed:
             return f"only {len(values)} {what} to judge by, {needed} are needed"
-    load, base = _estimate(excess_ms), _estimate(residual_ms)
-    touched, untouched = _estimate(control_during), _estimate(control_before)
-    value = (load.value - base.value) - (touched.value - untouched.value)
-    down = math.hypot(load.down, base.up, touched.up, untouched.down)
-    up = math.hypot(load.up, base.down, touched.down, untouched.up)
+    load_before, load_during = _estimate(sides.load_before), _estimate(sides.load_during)
+    control_before, control_during = _estimate(sides.control_before), _estimate(sides.control_during)
+    control_shift_ms = control_during.value - control_before.value
+    value_ms = load_during.value - load_before.value - control_shift_ms
     return Shift(
-        value_ms=value,
-        low_ms=value - down,
-        high_ms=value + up,
-        baseline_p50_ms=median(_lasted_ms(call) for call in before),
-        control_p50_ms=touched.value,
-        control_shift_ms=touched.value - untouched.value,
-        calls=len(excess_ms),
+        value_ms=value_ms,
+        low_ms=value_ms - math.hypot(load_during.down, load_before.up, control_during.up, control_before.down),
+        high_ms=value_ms + math.hypot(load_during.up, load_before.down, control_during.down, control_before.up),
+        baseline_p50_ms=sides.baseline_p50_ms,
+        control_p50_ms=control_during.value,
+        control_shift_ms=control_shift_ms,
+        calls=len(sides.load_during),
     )
 
 
@@ -231,6 +224,30 @@ def outage(evidence: Evidence, process: str) -> Outage:
         successor=successor,
         control_s=_control_outage_s(evidence),
         load_errors=sum(1 for call in evidence.load if evidence.window.holds(call.done_s) and _failed_on_the_way(call)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """The four samples of a difference of differences, sorted, in ms; the load's as excess over its methods' medians."""
+
+    load_before: Sequence[float]
+    load_during: Sequence[float]
+    control_before: Sequence[float]
+    control_during: Sequence[float]
+    baseline_p50_ms: float
+
+
+def _sides(evidence: Evidence, tail_s: float) -> _Sides:
+    before = _unary(evidence.load, evidence.baseline)
+    during = _unary(evidence.load, Window(evidence.window.start_s, evidence.window.end_s - tail_s))
+    usual_ms = {method: median(values) for method, values in _by_method(before).items()}
+    return _Sides(
+        load_before=sorted(_lasted_ms(call) - usual_ms[call.method] for call in before),
+        load_during=sorted(_lasted_ms(call) - usual_ms[call.method] for call in during if call.method in usual_ms),
+        control_before=_probed_ms(evidence.control, evidence.baseline),
+        control_during=_probed_ms(evidence.control, evidence.window),
+        baseline_p50_ms=median(_lasted_ms(call) for call in before) if before else math.nan,
     )
 
 
