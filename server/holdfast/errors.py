@@ -6,7 +6,7 @@ it is indefinite, which is always safe), whose fault it is, what it means and wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum, StrEnum, unique
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -51,6 +51,7 @@ class ReasonInfo:
     advice: str
 
 
+@unique
 class Reason(Enum):
     """Every reason the service gives, by the name that stands in `ErrorInfo.reason`."""
 

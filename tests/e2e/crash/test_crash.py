@@ -1,0 +1,109 @@
+"""What was acknowledged survives a crash, and the loss of everything that was not synced."""
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from holdfast.registry.v1 import agent_registry_service_pb2 as pb
+from holdfast.registry.v1.agent_pb2 import AgentLiveness
+from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
+from support.server import PARENT, ServerProcess, roll_back_unsynced
+
+CALLERS = 16
+TTL = Duration(seconds=3600)
+
+
+async def register_until_killed(server: ServerProcess, label: str, count: int) -> dict[str, str]:
+    """Registers on and on, kills the server in the middle of it once `count` are acknowledged; uid by name of those that were."""
+    acknowledged: dict[str, str] = {}
+
+    async def caller(stub: AgentRegistryServiceStub, number: int) -> None:
+        for index in range(count * 10):
+            request = pb.RegisterAgentRequest(parent=PARENT, agent_id=f"{label}-{number}-{index}", ttl=TTL)
+            try:
+                agent = (await stub.RegisterAgent(request)).agent
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE, error
+                return
+            acknowledged[agent.name] = agent.uid
+            if len(acknowledged) >= count and server.process.poll() is None:
+                server.process.kill()
+
+    async with grpc.aio.insecure_channel(server.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub = AgentRegistryServiceStub(channel)
+        await asyncio.gather(*(caller(stub, number) for number in range(CALLERS)))
+    server.process.wait(10)
+    return acknowledged
+
+
+async def live_agents(server: ServerProcess) -> dict[str, str]:
+    """uid by name of all agents that are LIVE."""
+    found: dict[str, str] = {}
+    async with grpc.aio.insecure_channel(server.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub, token = AgentRegistryServiceStub(channel), ""
+        while True:
+            page = await stub.ListAgents(pb.ListAgentsRequest(parent=PARENT, page_size=1000, page_token=token))
+            assert all(agent.liveness == AgentLiveness.AGENT_LIVENESS_LIVE for agent in page.agents)
+            found |= {agent.name: agent.uid for agent in page.agents}
+            token = page.next_page_token
+            if not token:
+                return found
+
+
+def lost(acknowledged: dict[str, str], found: dict[str, str]) -> list[str]:
+    return [name for name, uid in acknowledged.items() if found.get(name) != uid]
+
+
+async def test_acknowledged_registrations_survive_ten_kills(tmp_path: Path) -> None:
+    """S2: after kill -9 in the middle of traffic, every acknowledged registration is there, ten times over."""
+    acknowledged: dict[str, str] = {}
+    for round_number in range(10):
+        with ServerProcess(tmp_path) as server:
+            assert lost(acknowledged, await live_agents(server)) == []
+            acknowledged |= await register_until_killed(server, f"round{round_number}", 200)
+    assert len(acknowledged) >= 2000
+    with ServerProcess(tmp_path) as server:
+        assert lost(acknowledged, await live_agents(server)) == []
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that remembers what was not synced."""
+    library = tmp_path_factory.mktemp("shim") / "discard_unsynced.so"
+    source = Path(__file__).parents[2] / "support" / "discard_unsynced.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+async def crash_and_discard(folder: Path, shim: Path, **extra: str) -> tuple[list[str], int]:
+    """Registers 200 agents, kills the server, discards what was not synced; names of those lost, and writes undone."""
+    store, undo = folder / "store", folder / "undo"
+    store.mkdir()
+    undo.mkdir()
+    with ServerProcess(store):  # makes the file, so that the discarded writes are registrations and not the schema
+        pass
+    env = {"LD_PRELOAD": str(shim), "UNSYNCED_PREFIX": os.path.realpath(store) + "/h.db", "UNSYNCED_DIR": str(undo)}
+    with ServerProcess(store, env={**env, **extra}) as server:
+        acknowledged = await register_until_killed(server, "unsynced", 200)
+    assert {log.name for log in undo.iterdir()} >= {"h.db-wal"}, "the shim saw no write: it was not in the way"
+    undone = roll_back_unsynced(undo, store)
+    with ServerProcess(store) as server:
+        return lost(acknowledged, await live_agents(server)), undone
+
+
+async def test_acknowledged_registrations_survive_the_loss_of_unsynced_writes(tmp_path: Path, shim: Path) -> None:
+    """S2: with everything after the last sync thrown away, as in a power cut, every acknowledged registration is there."""
+    missing, _ = await crash_and_discard(tmp_path, shim)
+    assert missing == []
+
+
+async def test_discarding_unsynced_writes_is_seen_when_syncing_is_a_lie(tmp_path: Path, shim: Path) -> None:
+    """The twin that must fail: where fdatasync does nothing, the same test sees acknowledged registrations go."""
+    missing, undone = await crash_and_discard(tmp_path, shim, UNSYNCED_LIE="1")
+    assert undone > 100
+    assert len(missing) >= 200

@@ -1,0 +1,138 @@
+"""One replica's state under a clock that the test moves: handlers without gRPC, no time that passes by itself."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+
+from holdfast import validation
+from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import (
+    DeregisterAgentRequest,
+    GetAgentRequest,
+    ListAgentsRequest,
+    RegisterAgentRequest,
+    WatchAgentsRequest,
+    WatchAgentsResponse,
+)
+from holdfast.registry.v1.lease_service_pb2 import (
+    GrantLeaseRequest,
+    KeepLeaseAliveRequest,
+    KeepLeaseAliveResult,
+    Lease,
+    RevokeLeaseRequest,
+)
+from holdfast.service.agents import AgentRegistry
+from holdfast.service.context import CallContext
+from holdfast.service.leases import LeaseHandlers
+from holdfast.service.registry import Registry
+from holdfast.store.batching import BatchingStore
+from holdfast.store.memory import MemoryStore
+
+PARENT = "namespaces/test"
+CALL = CallContext("service", "method", "correlation")
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when told to."""
+
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class Replica:
+    """A registry and calls to it in a line each."""
+
+    registry: Registry
+    clock: Clock
+    agents: AgentRegistry = field(init=False)
+    leases: LeaseHandlers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.agents = AgentRegistry(self.registry, progress_every_s=0.05, watchers_max=2)
+        self.leases = LeaseHandlers(self.registry)
+
+    async def register(self, agent_id: str, ttl_s: float | None = None, **fields: object) -> Agent:
+        request = RegisterAgentRequest(**{"parent": PARENT, "agent_id": agent_id, **fields})
+        if ttl_s is not None:
+            request.ttl.FromMilliseconds(int(ttl_s * 1000))
+        validation.check(request)
+        return (await self.agents.register_agent(request, CALL)).agent
+
+    async def get(self, agent_id: str) -> Agent:
+        request = GetAgentRequest(name=f"{PARENT}/agents/{agent_id}")
+        return (await self.agents.get_agent(request, CALL)).agent
+
+    async def listed(self) -> list[str]:
+        response = await self.agents.list_agents(ListAgentsRequest(parent=PARENT), CALL)
+        return [agent.name.rsplit("/", 1)[1] for agent in response.agents]
+
+    async def deregister(self, agent_id: str, **fields: object) -> int:
+        request = DeregisterAgentRequest(name=f"{PARENT}/agents/{agent_id}", **fields)
+        return (await self.agents.deregister_agent(request, CALL)).revision
+
+    async def grant(self, ttl_s: int = 30, request_id: str = "") -> Lease:
+        request = GrantLeaseRequest(parent=PARENT, ttl=Duration(seconds=ttl_s), request_id=request_id)
+        return (await self.leases.grant_lease(request, CALL)).lease
+
+    async def revoke(self, lease: str) -> int:
+        return (await self.leases.revoke_lease(RevokeLeaseRequest(name=lease), CALL)).revision
+
+    async def keep(self, *leases: str) -> list[KeepLeaseAliveResult]:
+        async def requests() -> AsyncIterator[KeepLeaseAliveRequest]:
+            yield KeepLeaseAliveRequest(leases=leases)
+
+        responses = [response async for response in self.leases.keep_lease_alive(requests(), CALL)]
+        assert len(responses) == 1
+        return list(responses[0].results)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Lets time pass in steps as small as the keeper's own, and what is due happen."""
+        end_s = self.clock.now_s + seconds
+        while self.clock.now_s < end_s:
+            self.clock.now_s = min(end_s, self.clock.now_s + 0.2)
+            self.registry.keeper.look()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Lets what was started come to its end."""
+        while self.registry.keeper._tasks:
+            await asyncio.sleep(0)
+        await self.registry.view.reached(self.registry.store.revision)
+
+    async def watch(self, count: int, start_revision: int = 0, **fields: object) -> list[WatchAgentsResponse]:
+        """The first messages of a watch."""
+        request = WatchAgentsRequest(parent=PARENT, start_revision=start_revision, **fields)
+        found: list[WatchAgentsResponse] = []
+        async with asyncio.timeout(10):
+            async with contextlib.aclosing(self.agents.watch_agents(request, CALL)) as responses:
+                async for response in responses:
+                    encoded = response if isinstance(response, bytes) else response.SerializeToString()
+                    found.append(WatchAgentsResponse.FromString(encoded))
+                    if len(found) == count:
+                        break
+        return found
+
+
+@contextlib.asynccontextmanager
+async def replica(store: BatchingStore | None = None, clock: Clock | None = None) -> AsyncIterator[Replica]:
+    """A replica over a store, with its view kept up until the block ends; its keeper only looks when time passes."""
+    clock = clock or Clock()
+    store = store or MemoryStore()
+    registry = Registry(store, clock=clock, wall_clock=clock)
+    following = asyncio.create_task(registry.follow_store())
+    ready = asyncio.create_task(registry.view.is_ready.wait())
+    await asyncio.wait({following, ready}, return_when=asyncio.FIRST_COMPLETED)
+    registry.keeper.restart_clocks()
+    try:
+        yield Replica(registry, clock)
+    finally:
+        ready.cancel()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

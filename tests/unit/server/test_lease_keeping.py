@@ -1,0 +1,169 @@
+"""Leases end when nobody keeps them: not before, not long after, and with everything attached at once."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import HoldfastError, Reason
+from holdfast.leases import LeaseKeeper
+from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
+from holdfast.registry.v1.lease_service_pb2 import LeaseDirective
+from holdfast.core.state import LeaseEntry
+from holdfast.storage.v1.records_pb2 import LeaseRecord
+from holdfast.store.sqlite import SqliteStore
+from support.replica import Clock, replica
+
+
+async def test_nothing_expires_before_its_last_keepalive_and_ttl() -> None:
+    """L1 and L2: kept at 0.9 TTL again and again it stands; left alone it is gone at TTL and hardly more."""
+    async with replica() as here:
+        agent = await here.register("a", ttl_s=2)
+        for _ in range(10):
+            await here.pass_time(1.8)
+            [kept] = await here.keep(agent.lease)
+            assert (kept.ttl.seconds, kept.directive) == (2, LeaseDirective.LEASE_DIRECTIVE_CONTINUE)
+        await here.pass_time(1.99)
+        assert await here.listed() == ["a"]
+        await here.pass_time(0.25)
+        assert await here.listed() == []
+        [gone] = await here.keep(agent.lease)
+        assert gone.directive == LeaseDirective.LEASE_DIRECTIVE_STOP
+        assert gone.status.code
+
+
+async def test_expiry_takes_everything_in_one_revision() -> None:
+    """L3."""
+    async with replica() as here:
+        lease = await here.grant(ttl_s=1)
+        for number in range(20):
+            await here.register(f"a{number:02}", agent=Agent(lease=lease.name))
+        before = here.registry.store.revision
+        await here.pass_time(1.3)
+        assert here.registry.store.revision == before + 1
+        [message] = await here.watch(1, start_revision=before + 1)
+        assert [event.type for event in message.events.events] == [AgentEventType.AGENT_EVENT_TYPE_EXPIRED] * 20
+        assert {event.agent.revision for event in message.events.events} == {before + 1}
+        assert all(event.previous.revision <= before for event in message.events.events)
+
+
+async def test_results_come_in_the_order_asked() -> None:
+    async with replica() as here:
+        stands, ends = await here.grant(), await here.grant()
+        await here.revoke(ends.name)
+        results = await here.keep(ends.name, stands.name, "nonsense", stands.name)
+        assert [result.lease for result in results] == [ends.name, stands.name, "nonsense", stands.name]
+        assert [bool(result.status.code) for result in results] == [True, False, True, False]
+        assert results[1].fence == stands.fence
+
+
+async def test_a_lease_can_be_kept_as_soon_as_it_is_granted() -> None:
+    """L4: the view may be a moment behind the acknowledgement, the answer may not."""
+    async with replica() as here:
+        for _ in range(50):
+            lease = await here.grant()
+            [kept] = await here.keep(lease.name)
+            assert not kept.status.code
+
+
+class SlowEnd:
+    """Ends leases when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, _name: str) -> None:
+        self.asked.set()
+        await self.outcome
+
+
+def one_lease(keeper: LeaseKeeper) -> LeaseEntry:
+    lease = LeaseEntry("namespaces/n/leases/l", LeaseRecord(ttl_ms=1000, fence_epoch=1), 1)
+    keeper.lease_stands(lease)
+    return lease
+
+
+async def test_a_keepalive_waits_for_an_end_under_way() -> None:
+    """L4: an OK is never given to a lease whose end is being written."""
+    clock, end = Clock(), SlowEnd()
+    keeper = LeaseKeeper(clock, end)
+    lease = one_lease(keeper)
+    clock.now_s += 1
+    keeper.look()
+    await end.asked.wait()
+    assert keeper.keep(lease.name) is None
+    answer = asyncio.create_task(keeper.keep_slowly(lease.name, lambda: None))
+    await asyncio.sleep(0)
+    assert not answer.done()
+    end.outcome.set_result(None)
+    assert (await answer).directive == LeaseDirective.LEASE_DIRECTIVE_STOP
+
+
+async def test_an_end_that_nobody_can_confirm_is_no_answer_either_way() -> None:
+    """While the store is down a keepalive is told so: neither kept nor gone."""
+    clock, end = Clock(), SlowEnd()
+    keeper = LeaseKeeper(clock, end)
+    lease = one_lease(keeper)
+    clock.now_s += 1
+    keeper.look()
+    answer = asyncio.create_task(keeper.keep_slowly(lease.name, lambda: None))
+    await end.asked.wait()
+    await asyncio.sleep(0)
+    end.outcome.set_exception(HoldfastError(Reason.STORE_UNAVAILABLE, "the disk is full"))
+    result = await answer
+    assert "disk is full" in result.status.message
+    assert result.directive == LeaseDirective.LEASE_DIRECTIVE_UNSPECIFIED
+    assert keeper.keep(lease.name) is None, "it may have ended"
+    for task in keeper._tasks:
+        task.cancel()
+
+
+async def test_a_stall_of_the_process_is_not_held_against_leases() -> None:
+    """Keepalives wait in the sockets of a process that stands still; time is given for them, once and bounded."""
+    async with replica() as here:
+        kept, lost = await here.register("kept", ttl_s=5), await here.register("lost", ttl_s=5)
+        await here.pass_time(1)
+        here.clock.now_s += 60
+        here.registry.keeper.look()
+        await here.settle()
+        assert await here.listed() == ["kept", "lost"]
+        assert here.registry.keeper.stalls_total == 1
+        await here.keep(kept.lease)
+        await here.pass_time(4.9)
+        assert await here.listed() == ["kept", "lost"]
+        await here.keep(kept.lease)
+        await here.pass_time(0.5)
+        assert await here.listed() == ["kept"]
+        assert (await here.keep(lost.lease))[0].status.code
+
+
+@pytest.mark.parametrize("away_s", [0, 3600])
+async def test_a_restart_gives_every_lease_its_full_ttl(tmp_path: Path, away_s: float) -> None:
+    """L2 across a restart: never early however long it took, and gone a TTL after."""
+    clock = Clock()
+    store = SqliteStore(tmp_path / "h.db")
+    await store.open()
+    async with replica(store, clock) as before:
+        await before.register("a", ttl_s=10)
+        await before.pass_time(9)
+    await store.close()
+    clock.now_s += away_s
+    again = SqliteStore(tmp_path / "h.db")
+    await again.open()
+    async with replica(again, clock) as after:
+        await after.pass_time(9.9)
+        assert await after.listed() == ["a"]
+        await after.pass_time(0.3)
+        assert await after.listed() == []
+    await again.close()
+
+
+async def test_granting_is_repeatable() -> None:
+    async with replica() as here:
+        first = await here.grant(request_id="g1")
+        assert await here.grant(request_id="g1") == first
+        with pytest.raises(HoldfastError) as refused:
+            await here.grant(ttl_s=31, request_id="g1")
+        assert refused.value.reason is Reason.REQUEST_ID_REUSED

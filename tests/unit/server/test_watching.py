@@ -1,0 +1,193 @@
+"""Watches: ordered, unique, whole, resumable, and honest about what they missed."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.errors import HoldfastError, Reason
+from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType, WatchAgentsRequest, WatchResetReason
+from holdfast.service.agents import SNAPSHOT_PAGE
+from holdfast.service.janitor import Janitor
+from holdfast.store.sqlite import SqliteStore
+from support.replica import CALL, PARENT, Replica, replica
+
+ADDED, EXPIRED, DELETED = (
+    AgentEventType.AGENT_EVENT_TYPE_ADDED,
+    AgentEventType.AGENT_EVENT_TYPE_EXPIRED,
+    AgentEventType.AGENT_EVENT_TYPE_DELETED,
+)
+
+
+def kinds(messages) -> list[tuple[int, list[tuple[int, str]]]]:
+    return [
+        (message.revision, [(event.type, event.agent.name.rsplit("/", 1)[1]) for event in message.events.events])
+        for message in messages
+    ]
+
+
+async def test_a_watch_from_zero_is_a_snapshot_then_changes() -> None:
+    async with replica() as here:
+        await here.register("a")
+        watch = asyncio.create_task(here.watch(4))
+        await asyncio.sleep(0.01)
+        await here.register("b", ttl_s=1)
+        await here.deregister("a")
+        await here.pass_time(1.3)
+        messages = await watch
+        assert kinds(messages) == [(1, [(ADDED, "a")]), (2, [(ADDED, "b")]), (3, [(DELETED, "a")]), (4, [(EXPIRED, "b")])]
+        assert [message.events.snapshot_end for message in messages] == [True, False, False, False]
+
+
+async def test_an_empty_snapshot_says_that_it_is_one() -> None:
+    async with replica() as here:
+        [message] = await here.watch(1)
+        assert (message.revision, message.events.snapshot_end, list(message.events.events)) == (0, True, [])
+
+
+async def test_a_large_snapshot_comes_in_parts_of_one_revision() -> None:
+    async with replica() as here:
+        lease = await here.grant()
+        many = [f"a{number:04}" for number in range(SNAPSHOT_PAGE + 1)]
+        await asyncio.gather(*(here.register(name, agent=Agent(lease=lease.name)) for name in many))
+        first, second = await here.watch(2)
+        assert first.revision == second.revision == here.registry.store.revision
+        assert [len(first.events.events), len(second.events.events)] == [SNAPSHOT_PAGE, 1]
+        assert [first.events.snapshot_end, second.events.snapshot_end] == [False, True]
+
+
+async def test_other_namespaces_are_not_seen() -> None:
+    """W1."""
+    async with replica() as here:
+        await here.register("a", parent="namespaces/other")
+        await here.register("b")
+        await here.register("c", parent="namespaces/other")
+        await here.register("d")
+        assert kinds(await here.watch(2, start_revision=1)) == [(2, [(ADDED, "b")]), (4, [(ADDED, "d")])]
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["register", "deregister", "expire"])), max_size=15),
+    start=st.integers(0, 15),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_watcher_knows_what_the_registry_knows(steps: list[tuple[str, str]], start: int) -> None:
+    """W2 to W4, W6, W7: from wherever it starts, a watcher sees each revision once, in order, and ends with the list."""
+
+    async def check() -> None:
+        async with replica() as here:
+            for agent_id, step in steps:
+                with contextlib.suppress(HoldfastError):
+                    if step == "register":
+                        await here.register(agent_id)
+                    elif step == "deregister":
+                        await here.deregister(agent_id)
+                    else:
+                        await here.revoke((await here.get(agent_id)).lease)
+            everything = await watch_to_the_end(here, 1)
+            revisions = [revision for revision, _ in everything]
+            assert revisions == sorted(set(revisions))
+            known: set[str] = set()
+            for _, events in everything:
+                for kind, name in events:
+                    known = known | {name} if kind == ADDED else known - {name}
+            assert sorted(known) == await here.listed()
+            begin = min(start, here.registry.store.revision) + 1
+            assert await watch_to_the_end(here, begin) == [one for one in everything if one[0] >= begin]
+
+    asyncio.run(check())
+
+
+async def watch_to_the_end(here: Replica, start_revision: int) -> list[tuple[int, list[tuple[int, str]]]]:
+    """What a watch sends until a mark that is set for it."""
+    mark = f"mark{here.registry.store.revision}"
+    await here.register(mark)
+    count, found = 1, await here.watch(1, start_revision=start_revision)
+    while found[-1].events.events[0].agent.name != f"{PARENT}/agents/{mark}":
+        count += 1
+        found = await here.watch(count, start_revision=start_revision)
+    await here.deregister(mark)
+    return [one for one in kinds(found) if not one[1][0][1].startswith("mark")]
+
+
+async def test_progress_tells_how_far_a_quiet_watch_is() -> None:
+    """W5."""
+    async with replica() as here:
+        await here.register("a", parent="namespaces/other")
+        messages = await here.watch(3, start_revision=1, progress_notify=True)
+        assert [message.WhichOneof("step") for message in messages] == ["progress"] * 3
+        assert [message.revision for message in messages] == [1, 1, 1]
+
+
+async def test_a_watch_resumes_across_a_restart(tmp_path: Path) -> None:
+    """W6: the history is the store's, not the process's."""
+    store = SqliteStore(tmp_path / "h.db")
+    await store.open()
+    async with replica(store) as before:
+        for number in range(30):
+            await before.register(f"a{number}")
+        await before.deregister("a3")
+        await store.compact(10)
+        expected = kinds(await before.watch(21, start_revision=11))
+    await store.close()
+    again = SqliteStore(tmp_path / "h.db")
+    await again.open()
+    async with replica(again) as after:
+        assert kinds(await after.watch(21, start_revision=11)) == expected
+        assert len(await after.listed()) == 29
+    await again.close()
+
+
+async def test_a_start_in_dropped_history_is_reset_and_refused() -> None:
+    async with replica() as here:
+        for number in range(30):
+            await here.register(f"a{number}")
+        await Janitor(here.registry, retain_revisions=10).make_round()
+        request = WatchAgentsRequest(parent=PARENT, start_revision=20)
+        responses = here.agents.watch_agents(request, CALL)
+        reset = (await anext(responses)).reset
+        assert (reset.reason, reset.compact_revision) == (WatchResetReason.WATCH_RESET_REASON_COMPACTED, 21)
+        with pytest.raises(HoldfastError) as refused:
+            await anext(responses)
+        assert refused.value.reason is Reason.REVISION_COMPACTED
+        assert len(await here.watch(10, start_revision=21)) == 10
+
+
+async def test_a_start_in_the_future_is_refused() -> None:
+    async with replica() as here:
+        await here.register("a")
+        with pytest.raises(HoldfastError) as refused:
+            await here.watch(1, start_revision=3)
+        assert refused.value.reason is Reason.REVISION_FUTURE
+
+
+async def test_a_slow_consumer_gets_a_reset_never_a_gap() -> None:
+    async with replica() as here:
+        responses = here.agents.watch_agents(WatchAgentsRequest(parent=PARENT), CALL)
+        await anext(responses)
+        for number in range(1000):
+            await here.register(f"a{number}", parent=PARENT if number % 2 else "namespaces/other")
+        await Janitor(here.registry, retain_revisions=10).make_round()
+        [*_, last] = [response async for response in responses]
+        assert last.reset.reason == WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER
+        assert last.reset.compact_revision == 991
+        assert here.registry.watchers == 0
+
+
+async def test_watches_are_bounded_and_counted() -> None:
+    async with replica() as here:
+        running = [here.agents.watch_agents(WatchAgentsRequest(parent=PARENT), CALL) for _ in range(2)]
+        for watch in running:
+            await anext(watch)
+        assert here.registry.watchers == 2
+        with pytest.raises(HoldfastError) as refused:
+            await here.watch(1)
+        assert refused.value.reason is Reason.QUOTA_EXCEEDED
+        for watch in running:
+            await watch.aclose()
+        assert here.registry.watchers == 0
+        await here.watch(1)
