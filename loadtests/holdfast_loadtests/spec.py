@@ -15,6 +15,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -56,7 +57,7 @@ def _code(name: str) -> str:
 
 def _rate_text(per_s: float) -> str:
     # All digits: the worker reads this back and must find the very same schedule.
-    return f"{per_s:.20f}".rstrip("0").rstrip(".") + "/s"
+    return f"{Decimal(per_s):f}/s"
 
 
 Rate = Annotated[

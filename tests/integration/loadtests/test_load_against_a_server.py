@@ -188,11 +188,11 @@ def test_a_killed_worker_is_an_error_that_names_the_signal_and_leaves_a_readable
 
 def test_a_worker_ends_when_its_parent_is_killed(server, tmp_path):
     parent = (
-        "import sys; from pathlib import Path; from holdfast_loadtests.engine import *; "
+        "import sys, time; from pathlib import Path; from holdfast_loadtests.engine import *; "
         "from holdfast_loadtests.spec import LoadSpec; "
         f"spec = LoadSpec.model_validate({{'arrivals': [{{'rate': '20/s'}}], 'mix': [{LIST!r}]}}); "
         f"run = LoadRun.start(LoadPlan({server.address!r}, spec, {{}}, 1), Path({str(tmp_path)!r})); "
-        "print(run.pid, flush=True); sys.stdin.read()"
+        "exec('while run.snapshot().sent < 5: time.sleep(0.02)'); print(run.pid, flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -203,7 +203,7 @@ def test_a_worker_ends_when_its_parent_is_killed(server, tmp_path):
     process.stdout.close()
     process.stdin.close()
     wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker to notice")
-    assert len(list(read_calls(tmp_path / "calls.csv.gz"))) >= 0
+    assert len(list(read_calls(tmp_path / "calls.csv.gz"))) >= 5, "an orphan closes its record before it goes"
 
 
 def test_a_killed_server_gives_lost_then_refused_calls_and_until_definite_outlives_it(server, tmp_path):

@@ -1,0 +1,76 @@
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from holdfast_loadtests.clock import PhaseLog
+from holdfast_loadtests.codes import CODE_NAMES, CODES, error_class, outcome
+from holdfast_loadtests.exposition import TallyCollector
+from holdfast_loadtests.tally import LATENCY_BUCKETS_S, Histogram, Tally, at_quantile
+
+
+@given(st.lists(st.floats(0, 20), max_size=30))
+def test_a_value_equal_to_a_bound_is_within_it(values_s):
+    histogram = Histogram(LATENCY_BUCKETS_S)
+    for value_s in [*values_s, 2.0]:
+        histogram.observe(value_s)
+    within = sum(histogram.counts[: LATENCY_BUCKETS_S.index(2.0) + 1])
+    assert within == sum(value_s <= 2.0 for value_s in values_s) + 1
+    assert sum(histogram.counts) == len(values_s) + 1
+
+
+def test_an_idle_load_exposes_its_metrics_without_samples_of_calls():
+    registry = CollectorRegistry()
+    registry.register(TallyCollector(Tally()))
+    text = generate_latest(registry).decode()
+    assert "# TYPE grpc_client_handled_total counter" in text
+    assert "holdfast_load_in_flight 0.0" in text
+    assert "grpc_client_handled_total{" not in text
+
+
+@pytest.mark.parametrize(("q", "expected"), [(0.0, 1.0), (0.5, 2.0), (0.75, 3.0), (0.76, 4.0), (1.0, 4.0)])
+def test_a_quantile_is_the_smallest_value_with_that_share_at_or_below_it(q, expected):
+    assert at_quantile([1.0, 2.0, 3.0, 4.0], q) == expected
+    assert at_quantile([], q) == 0.0
+
+
+def test_a_call_belongs_to_the_phase_in_force_when_it_was_due():
+    phases = PhaseLog("baseline")
+    phases.switch("fault:x", 10.0)
+    phases.switch("settle", 12.0)
+    assert [phases.at(at_s) for at_s in (0.0, 9.999, 10.0, 11.0, 12.0, 99.0)] == [
+        "baseline", "baseline", "fault:x", "fault:x", "settle", "settle",
+    ]  # fmt: skip
+
+
+def test_codes_are_grpcs_own_in_go_spelling_and_order():
+    assert len(CODE_NAMES) == len(grpc.StatusCode)
+    for name, code in zip(CODE_NAMES, grpc.StatusCode, strict=True):
+        assert name.lower() == code.name.replace("_", "").lower()
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "meaning", "broke"),
+    [
+        ("OK", "", "ok", ""),
+        ("NotFound", "no such agent", "definite", ""),
+        ("NeverSent", "", "never_sent", ""),
+        ("DeadlineExceeded", "Deadline Exceeded", "indefinite", "deadline"),
+        ("Unavailable", "failed to connect to all addresses; Connection refused", "refused", "refused"),
+        ("Unavailable", "failed to connect to all addresses; recvmsg:Connection reset by peer", "refused", "reset"),
+        ("Unavailable", "recvmsg:Connection reset by peer", "indefinite", "reset"),
+        ("Unavailable", "Socket closed", "indefinite", "reset"),
+        ("Unavailable", "GOAWAY received", "indefinite", "goaway"),
+        ("Unavailable", "draining", "indefinite", "other"),
+        ("Internal", "RST_STREAM", "indefinite", "other"),
+    ],
+)
+def test_an_ending_is_definite_only_where_the_server_surely_said_so(code, details, meaning, broke):
+    assert outcome(code, details) == meaning
+    assert error_class(code, details) == broke
+
+
+def test_codes_a_transport_may_make_up_are_indefinite():
+    made_up = {"Cancelled", "Unknown", "DeadlineExceeded", "Internal", "Unavailable", "DataLoss"}
+    assert {code for code, definite in CODES.items() if not definite} == made_up
