@@ -229,7 +229,7 @@ def outage(evidence: Evidence, process: str) -> Outage:
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """The four samples of a difference of differences, sorted, in ms; the load's as excess over its methods' medians."""
+    """The four samples of a difference of differences, sorted, in ms; the load's less their methods' medians."""
 
     load_before: Sequence[float]
     load_during: Sequence[float]

@@ -5,7 +5,7 @@ Used by the harness on its way out, by the watchdog when the harness died, and b
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from typing import Any, Final
 from holdfast_chaos import faults
 from holdfast_chaos import journal as journals
 from holdfast_chaos.faults import FaultError
-from holdfast_chaos.journal import Journal, JournalError, Outstanding
+from holdfast_chaos.journal import Entry, Journal, JournalError, Outstanding
 from holdfast_chaos.processes import ProcessIdentity, find_marked, stop_identity
 from holdfast_chaos.runs import Run
 from holdfast_chaos.toxiproxy import ToxiproxyError
@@ -27,8 +27,6 @@ WRITER_WITHIN_S: Final = 30.0
 HARNESS_WITHIN_S: Final = 30.0
 """How long a live harness may take to heal and stop everything by itself, once told to end."""
 
-_UNDO_TRIES: Final = 3
-_NOTHING_LEFT: Final = "nothing was left of fault {fault!r}"
 _POLL_S: Final = 0.05
 
 
@@ -66,11 +64,15 @@ def clean_up(journal: Journal, by: str) -> Report:
     """
     entries = journals.read(journal.path)
     left = journals.outstanding(entries)
-    before = [f"{entry.fields['what']} (by the {entry.fields['by']})" for entry in entries if entry.event == "undone"]
-    report = Report(left.run_id, journal.path, undone_before=before)
-    _undo_faults(left, journal, by, report)
+    report = Report(left.run_id, journal.path, undone_before=_undone_before(entries))
+    failed = _undo_faults(left.intents, journal, by, report)
     _stop_processes(left, journal, by, report)
     _stop_unjournalled(left, journal, by, report)
+    # A Toxiproxy that hung is gone now if it was the run's own, and its toxics with it.
+    failed = _undo_faults({fault: left.intents[fault] for fault in failed}, journal, by, report)
+    for fault, error in failed.items():
+        journal.write("undo_failed", by=by, fault=fault, error=error)
+        report.failures.append(f"fault {fault!r}: {error}")
     if report.undone and report.clean:
         journal.write("recovered", by=by)
     return report
@@ -123,29 +125,27 @@ def _once_dead(
     return report
 
 
-def _undo_faults(left: Outstanding, journal: Journal, by: str, report: Report) -> None:
-    for fault, record in reversed(list(left.intents.items())):
+def _undone_before(entries: Iterable[Entry]) -> list[str]:
+    return [
+        f"{entry.fields.get('what', 'something')} (by the {entry.fields.get('by', 'harness')})"
+        for entry in entries
+        if entry.event == "undone"
+    ]
+
+
+def _undo_faults(intents: Mapping[str, Mapping[str, Any]], journal: Journal, by: str, report: Report) -> dict[str, str]:
+    """The last intent first; returns why some could not be undone, by fault."""
+    failed = {}
+    for fault, record in reversed(list(intents.items())):
         try:
-            what = _undo(record)
+            what = faults.undo(record)
         except (FaultError, ToxiproxyError) as error:
-            journal.write("undo_failed", by=by, fault=fault, error=str(error))
-            report.failures.append(f"fault {fault!r}: {error}")
+            failed[fault] = str(error)
             continue
-        journal.write("undone", by=by, fault=fault, what=what or _NOTHING_LEFT.format(fault=fault))
+        journal.write("undone", by=by, fault=fault, what=what or f"nothing was left of fault {fault!r}")
         if what:
             report.undone.append(f"fault {fault!r}: {what}")
-
-
-def _undo(record: Mapping[str, Any]) -> str | None:
-    """Undoes a fault; a Toxiproxy that is slow to answer gets a second and third chance."""
-    for attempt in range(1, _UNDO_TRIES + 1):
-        try:
-            return faults.undo(record)
-        except ToxiproxyError:
-            if attempt == _UNDO_TRIES:
-                raise
-            time.sleep(0.2 * attempt)
-    raise AssertionError("the last try returns or raises")
+    return failed
 
 
 def _stop_processes(left: Outstanding, journal: Journal, by: str, report: Report) -> None:

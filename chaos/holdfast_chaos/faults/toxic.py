@@ -4,13 +4,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from pydantic import Field
 
 from holdfast.cli import InputError
 from holdfast_chaos import tools
 from holdfast_chaos.faults.base import Availability, Fault, FaultContext, FaultError, SpecT, Support
-from holdfast_chaos.toxiproxy import Toxiproxy, ToxiproxyUnreachableError
+from holdfast_chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyUnreachableError
 from holdfast_slo.documents import Strict
 
 
@@ -67,14 +68,17 @@ class ToxicFault(Fault[SpecT]):
             toxiproxy, proxy, name = Toxiproxy(str(record["address"])), str(record["proxy"]), str(record["toxic"])
         except (KeyError, ValueError) as error:
             raise FaultError(f"the journal's undo record {dict(record)!r} is malformed: {error!r}") from error
+        where = f"proxy {proxy!r} of Toxiproxy at {toxiproxy.address}"
+        command = f"curl -X DELETE http://{toxiproxy.address}/proxies/{quote(proxy)}/toxics/{quote(name)}"
         try:
             removed = toxiproxy.remove_toxic(proxy, name)
             left = name in toxiproxy.toxics(proxy)
         except ToxiproxyUnreachableError:
             return None
+        except ToxiproxyError as error:
+            raise FaultError(f"{error}; by hand: {command}") from error
         if left:
-            raise FaultError(f"toxic {name!r} is still on proxy {proxy!r} of Toxiproxy at {toxiproxy.address}")
-        where = f"proxy {proxy!r} of Toxiproxy at {toxiproxy.address}"
+            raise FaultError(f"toxic {name!r} is still on {where}; by hand: {command}")
         return f"removed toxic {name!r} ({cls.kind}) from {where}" if removed else None
 
     @property

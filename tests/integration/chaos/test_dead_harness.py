@@ -206,7 +206,7 @@ def test_what_cannot_be_undone_exits_4_is_named_and_is_tried_again(tmp_path: Pat
         code, said = recover(str(tmp_path))
         assert code == 4, said
         assert "STILL THERE: fault 'slow'" in said
-        assert address in said
+        assert f"curl -X DELETE http://{address}/proxies/p/toxics/holdfast-slow" in said
     finally:
         broken.shutdown()
         broken.server_close()

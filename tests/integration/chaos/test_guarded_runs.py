@@ -1,19 +1,21 @@
 """A guarded run leaves nothing behind on any way out, and says so when it could not."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from holdfast_chaos import runs
-from holdfast_chaos.faults import KINDS, Fault
+from holdfast_chaos import ports, runs
+from holdfast_chaos.faults import KINDS, Fault, FaultContext
 from holdfast_chaos.journal import FILE_NAME, JournalError, read
 from holdfast_chaos.processes import RUN_VARIABLE, ManagedProcess
 from holdfast_chaos.recovery import recover_run
 from holdfast_chaos.runs import RunsError
+from holdfast_chaos.toxiproxy import _CheckedRequests
 from holdfast_chaos.watchdog import CleanupError, Guard, guarded
-from support.stage import PROXY, Stage
+from support.stage import PROXY, Stage, start_toxiproxy
 
 pytestmark = pytest.mark.usefixtures("state")
 
@@ -56,6 +58,28 @@ def test_what_cannot_be_undone_is_said_and_the_run_stays_entered(tmp_path: Path)
     (run,) = runs.known()
     assert run.id == guard.run.id
     assert recover_run(run).alive, "this harness, though done with the run, is still there"
+
+
+def test_a_toxic_of_a_toxiproxy_that_hangs_ends_with_it(
+    scene: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toxiproxy.api.requests", _CheckedRequests(timeout_s=0.3))
+    reserved = ports.reserve(1)
+    with guarded(tmp_path) as guard:
+        process, client = start_toxiproxy(tmp_path, reserved.ports[0])
+        guard.journal.write("process_started", name=process.name, identity=process.identity)
+        client.create_proxy(PROXY, scene.address, "127.0.0.1:0")
+        fault, context = slow(), FaultContext(client, PROXY)
+        guard.journal.write("intent", fault=fault.id, undo=fault.undo_record(context))
+        fault.inject(context)
+        process.kill(signal.SIGSTOP)
+    assert process.wait(5.0)
+    assert [
+        entry.fields["what"]
+        for entry in read(tmp_path / FILE_NAME)
+        if entry.event == "undone" and "fault" in entry.fields
+    ][-1] == ("nothing was left of fault 'slow'")
+    reserved.release()
 
 
 def test_one_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
