@@ -6,12 +6,13 @@ tell after any crash what may be left behind. One writer at a time, by a lock th
 | event | fields | when |
 |---|---|---|
 | run_started | run_id, harness | first |
-| process_started, process_stopped | name, identity (command) | |
+| process_started, process_stopped | name, identity (command) | after |
+| phase | name | at its start |
 | intent | fault, kind, undo | **before** a fault is injected; `undo` is enough for another process to remove it |
 | injected, heal_started, healed | fault | after, before, after |
 | heal_failed | fault, error | it stays outstanding |
 | undone, undo_failed | by, what (fault or identity) | by the watchdog or `holdfast recover` |
-| run_ended | | after the run cleaned up after itself |
+| run_ended | clean | after the run cleaned up after itself |
 | recovered | by | after the watchdog or `recover` left nothing outstanding |
 """
 

@@ -54,9 +54,8 @@ class Watchdog:
         Raises:
             WatchdogError: it did not come up.
         """
-        environment = {
-            name: value for name, value in os.environ.items() if name != RUN_VARIABLE
-        }  # or it would stop itself
+        # Without the run's mark, or it would stop itself when it stops what carries the mark.
+        environment = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}
         with journal.with_name("watchdog.log").open("ab") as log:
             popen = subprocess.Popen(
                 [sys.executable, "-m", "holdfast_chaos.watchdog", str(journal), str(lifetime_s)],

@@ -9,9 +9,11 @@ began are closed, not reset (Toxiproxy sets SO_LINGER only on those made later);
 from datetime import timedelta
 from typing import Any
 
+from pydantic import model_validator
+
 from holdfast_chaos.faults.toxic import ToxicFault, ToxicSpec, whole_ms
 from holdfast_chaos.proof import Evidence, Proof, ProofVerdict, Resets, resets
-from holdfast_slo.durations import Duration
+from holdfast_slo.durations import Duration, format_duration
 
 RESETS_MIN = 3
 """Fewer happen by themselves, when a peer drops an idle connection."""
@@ -23,10 +25,20 @@ CALLS_MIN = 20
 """Calls in the window needed to say that there were no resets."""
 
 
+AFTER_MAX = timedelta(seconds=5)
+"""Toxiproxy cannot take the toxic off a connection that waits to be reset, so a heal may take this long."""
+
+
 class ResetPeerSpec(ToxicSpec):
     """`reset_peer: {}`, or with the time a connection is left standing: `reset_peer: {after: 200ms}`."""
 
     after: Duration = timedelta()
+
+    @model_validator(mode="after")
+    def _heals_in_time(self) -> "ResetPeerSpec":
+        if self.after > AFTER_MAX:
+            raise ValueError(f"`after` at most {format_duration(AFTER_MAX)}: a heal waits for it")
+        return self
 
 
 class ResetPeerFault(ToxicFault[ResetPeerSpec]):

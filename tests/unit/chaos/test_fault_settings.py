@@ -60,6 +60,7 @@ def test_every_kind_says_whether_this_machine_can_do_it(kind: str) -> None:
         ("latency", {"delay": "10ms", "toxicity": 0}),
         ("latency", {"delay": "10ms", "toxicity": 1.1}),
         ("reset_peer", {"after": "-1ms"}),
+        ("reset_peer", {"after": "6s"}),
         ("kill", {"restart_after": "soon"}),
     ],
 )
