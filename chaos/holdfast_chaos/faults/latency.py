@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from holdfast_chaos.faults.toxic import ToxicFault, ToxicSpec, whole_ms
 from holdfast_chaos.proof import Evidence, Proof, ProofVerdict, Shift, latency_shift
-from holdfast_slo.durations import Duration
+from holdfast_slo.durations import Duration, format_duration
 
 SHARE_MIN = 0.6
 """Share of the delay that must be seen, at the interval's lower end. Below 1, as jitter and a loaded machine blur the
@@ -30,9 +30,8 @@ class LatencySpec(ToxicSpec):
     @model_validator(mode="after")
     def _jitter_below_delay(self) -> "LatencySpec":
         if self.jitter > self.delay:
-            raise ValueError(
-                f"`jitter` ({self.jitter}) at most as long as `delay` ({self.delay}): no delay is below zero"
-            )
+            longest = format_duration(self.delay)
+            raise ValueError(f"`jitter` at most as long as `delay` ({longest}): no delay is below zero")
         return self
 
 

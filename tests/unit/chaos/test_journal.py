@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast_chaos.journal import Entry, Journal, JournalError, outstanding, read
@@ -41,6 +41,7 @@ def test_there_is_one_writer_at_a_time(path: Path) -> None:
     Journal.open(path).close()
 
 
+@settings(max_examples=60, deadline=None)  # an fsync takes as long as the disk is busy
 @given(events=st.lists(st.text(max_size=20), min_size=1, max_size=6), cut=st.integers(0, 2000))
 def test_a_journal_cut_anywhere_reads_as_what_came_before_and_goes_on(events: list[str], cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
