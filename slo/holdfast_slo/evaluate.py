@@ -30,6 +30,9 @@ _SCRAPES_BEFORE: Final = 10
 _SCRAPES_MISSED_MAX: Final = 3
 """Scrapes that may be missing at a phase's end before its counts are called incomplete."""
 
+_SCRAPE_LATE_MAX_S: Final = 2.0
+"""The same for short intervals, which a busy machine cannot keep to."""
+
 _WHOLE: Final = 1e-6
 
 
@@ -133,7 +136,7 @@ def _check_covered(
 ) -> None:
     """Each window must have been scraped to its end, or what was counted there is not all there was."""
     times = sorted({at for series in total for at, _ in series.samples})
-    allowed_s = _SCRAPES_MISSED_MAX * scrape_interval_s
+    allowed_s = max(_SCRAPE_LATE_MAX_S, _SCRAPES_MISSED_MAX * scrape_interval_s)
     for window in windows:
         if window.name in names and not any(at >= window.end_s - allowed_s and at > window.start_s for at in times):
             last = f"the last is {window.end_s - times[-1]:.1f} s older" if times else "there is none"
@@ -157,7 +160,7 @@ def _counts(
             )
             raise _UntrustedError(Code.METRICS_MISSING, message)
         counts.append(PhaseCount(phase=name, good=good, total=events))
-        resets = max(resets, total.resets) if PHASE_LABEL not in samples.total[0].labels else resets + total.resets
+        resets += total.resets
     return counts, resets
 
 

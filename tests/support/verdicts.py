@@ -83,7 +83,7 @@ def faults():
         until=32.0,
         requested={"timeout": "0ms"},
         observed={"connections_reset": 148},
-        proof="148 connections were reset; the calls on them failed with a reset, those beside the proxy did not.",
+        proof="148 connections were reset; the calls on them failed, those beside the proxy did not.",
     )
     crash = fault(
         "crash",
@@ -92,7 +92,7 @@ def faults():
         until=36.0,
         requested={"target": "server", "restart_after": "1s"},
         observed={"exit_signal": "SIGKILL", "refused": 61},
-        proof="The server's process ended by SIGKILL and a new one served 1.4 s later; 61 calls were refused meanwhile.",
+        proof="The server's process ended by SIGKILL, a new one served 1.4 s later; 61 calls were refused.",
     )
     return (fault(), reset, crash)
 

@@ -25,6 +25,8 @@ def percent(ratio: float | None, decimals: int = 4) -> str:
         return "—"
     scale = 10**decimals
     cut = floor(ratio * 100 * scale + 1e-6) / scale
+    if cut >= 100 and ratio < 1:
+        cut = 100 - 1 / scale
     if cut == 0 < ratio:
         return f"under {1 / scale:.{decimals}f} %"
     return f"{cut:.{decimals}f}".rstrip("0").rstrip(".") + " %"

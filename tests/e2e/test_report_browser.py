@@ -1,0 +1,97 @@
+"""The report in a real browser without a network."""
+
+import shutil
+
+import pytest
+from playwright.async_api import async_playwright
+
+from holdfast_slo.report import write_bundle
+from support import verdicts
+
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture
+async def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert path, "no Chromium is installed: run `make tools`"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=ARGS)
+        yield browser
+        await browser.close()
+
+
+async def opened(browser, folder, verdict, width=1200, **options):
+    """The page of a verdict, with what it complained of and asked the network for."""
+    write_bundle(folder, verdict, verdicts.timeline())
+    context = await browser.new_context(viewport={"width": width, "height": 900}, **options)
+    await context.set_offline(True)
+    page = await context.new_page()
+    complaints, requests = [], []
+
+    async def only_files(route):
+        url = route.request.url
+        if url.startswith(("file:", "data:")):
+            await route.continue_()
+        else:
+            requests.append(url)
+            await route.abort()
+
+    await page.route("**/*", only_files)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    await page.goto((folder / "report.html").as_uri())
+    return page, complaints, requests
+
+
+@pytest.mark.parametrize("name", ["passing", "failing", "undecided", "unclean"])
+async def test_the_verdict_stands_first_and_nothing_is_fetched(browser, tmp_path, name):
+    verdict = getattr(verdicts, name)()
+    page, complaints, requests = await opened(browser, tmp_path, verdict)
+    heading = page.locator("h1").first
+    assert await page.locator("#verdict").inner_text() == verdict.verdict
+    box = await heading.bounding_box()
+    assert box["y"] < 150
+    for reason in verdict.reasons:
+        assert await page.get_by_text(reason.code, exact=True).first.is_visible()
+    assert (complaints, requests) == ([], [])
+
+
+@pytest.mark.parametrize(("width", "size"), [(1200, "wide"), (390, "narrow")])
+async def test_the_plot_has_a_visible_labelled_band_for_each_fault(browser, tmp_path, width, size):
+    page, _, _ = await opened(browser, tmp_path, verdicts.passing(), width)
+    plot = page.locator(f"svg.latency.{size}")
+    assert await plot.is_visible()
+    for fault in verdicts.FAULT_IDS:
+        band = await plot.locator(f'rect[data-fault="{fault}"]').bounding_box()
+        assert band["width"] > 3
+        assert band["height"] > 100
+        assert await plot.get_by_text(fault, exact=True).first.is_visible()
+    for series in ("p50", "p95", "p99"):
+        line = await plot.locator(f"path.{series}").bounding_box()
+        assert line["width"] > width / 2
+        assert line["height"] > 20
+    slow = await plot.locator('rect[data-fault="slow-net"]').bounding_box()
+    crash = await plot.locator('rect[data-fault="crash"]').bounding_box()
+    assert slow["x"] + slow["width"] < crash["x"]
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1200])
+async def test_no_width_scrolls_sideways(browser, tmp_path, width):
+    page, _, _ = await opened(browser, tmp_path, verdicts.failing(), width)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_dark_mode_is_dark_and_light_mode_light(browser, tmp_path):
+    background = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number).reduce((a, b) => a + b)"
+    dark, _, _ = await opened(browser, tmp_path, verdicts.passing(), color_scheme="dark")
+    light, _, _ = await opened(browser, tmp_path, verdicts.passing(), color_scheme="light")
+    assert await dark.evaluate(background) < 120
+    assert await light.evaluate(background) > 650
