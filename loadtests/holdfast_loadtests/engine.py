@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
+from holdfast_loadtests.calls import compile_calls
+from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.records import read_calls
 from holdfast_loadtests.reflection import fetch
 from holdfast_loadtests.spec import LoadSpec
@@ -95,10 +97,12 @@ class LoadRun:
             out_dir: an existing folder; gets `calls.csv.gz` and the process's log.
 
         Raises:
-            InputError: the target has no usable reflection (where the plan has no descriptors).
+            InputError: the target has no usable reflection (where the plan has no descriptors), or the load does not
+                fit its methods and messages; nothing was started.
             LoadError: the process did not become ready.
         """
         descriptors = plan.descriptors or fetch(plan.target).file_set
+        compile_calls(plan.spec, Descriptors(descriptors), plan.tables)
         run = cls(_spawn(out_dir), out_dir)
         try:
             run._send(_wire_plan(plan, descriptors, out_dir))
@@ -117,6 +121,11 @@ class LoadRun:
     def started_s(self) -> float:
         """When the schedule began, unix seconds."""
         return float(self._latest["ready"]["started_s"])
+
+    @property
+    def locust_requests(self) -> int:
+        """Requests that Locust's own statistics counted; there after `finish`."""
+        return int(self._latest["drained"]["locust_requests"])
 
     @property
     def pid(self) -> int:
@@ -219,6 +228,8 @@ class LoadRun:
     def _read(self) -> None:
         assert self._process.stdout is not None, "started with a pipe"
         for line in self._process.stdout:
+            if not line.endswith(b"\n"):
+                break  # killed while it wrote
             told = json.loads(line)
             with self._changed:
                 self._latest[told["event"]] = told

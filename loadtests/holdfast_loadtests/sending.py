@@ -62,7 +62,7 @@ class Connection:
             request = bodies[0] if method.grpc_type == "server_stream" else iter(bodies)
             return _read_stream(sender(request, timeout=deadline_s), receive)
         except grpc.RpcError as error:
-            return Answer(_NAMES[error.code()], None, _details(error))
+            return Answer(_NAMES[error.code()], None, error.details() or "")
 
     def close(self) -> None:
         """Closes the channel."""
@@ -89,10 +89,3 @@ def _read_stream(stream: Any, receive: int | None) -> Answer:  # noqa: ANN401  #
             return Answer("OK", last)
     short = f"the stream ended after {count} of {receive} messages" if receive else ""
     return Answer("OK", last, short=short)
-
-
-def _details(error: grpc.RpcError) -> str:
-    """The status's text and grpcio's story behind it, which alone tells a refused connection from a reset one."""
-    story = getattr(error, "debug_error_string", str)()
-    details = error.details() or ""
-    return details if not story or story in details else f"{details} [{story}]"

@@ -131,7 +131,12 @@ class Session:
         dispatcher.dismiss(self._user_count)
         self._tell_status()
         self._driver.record.close()
-        say("drained", stopped_s=dispatcher.stop_s, load_s=load_s, cpu_share=cpu_share)
+        say(
+            "drained",
+            stopped_s=dispatcher.stop_s,
+            cpu_share=cpu_share,
+            locust_requests=self._environment.stats.total.num_requests,
+        )
 
     def _connect(self) -> None:
         waits = [gevent.spawn(one.connect, CONNECT_WITHIN_S) for one in self._connections]
@@ -162,10 +167,16 @@ class Session:
         say("status", t_s=now_s, phase=self._driver.phases.current, **self._driver.tally.status(now_s))
 
     def _live(self, number: int) -> Iterator[Call]:
-        yield from self._driver.live(self._connections[number % len(self._connections)])
+        try:
+            yield from self._driver.live(self._connections[number % len(self._connections)])
+        except Exception as error:  # noqa: BLE001  # Locust would log it and go on with a user less
+            self._fail(error)
 
     def _broken(self, greenlet: "gevent.Greenlet[..., None]") -> None:
-        say("error", message=f"{type(greenlet.exception).__name__}: {greenlet.exception}")
+        self._fail(greenlet.exception)
+
+    def _fail(self, error: BaseException | None) -> None:
+        say("error", message=f"{type(error).__name__}: {error}")
         self.end(EXIT_BROKEN)
 
 

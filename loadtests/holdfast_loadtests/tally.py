@@ -1,5 +1,6 @@
 """Running totals of a load, for its metrics and its status lines; the record of every call is kept elsewhere."""
 
+import math
 from bisect import bisect_left
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -112,5 +113,5 @@ def at_quantile(ordered: list[float], q: float) -> float:
     """The smallest value with at least a share `q` of all at or below it (nearest rank); 0 for none."""
     if not ordered:
         return 0.0
-    rank = -(-len(ordered) * q // 1)
-    return ordered[min(len(ordered), max(1, int(rank))) - 1]
+    rank = math.ceil(round(len(ordered) * q, 9))  # 0.07 of 100 is rank 7, though it is 7.000000000000001 in floats
+    return ordered[max(rank, 1) - 1]

@@ -90,12 +90,14 @@ def test_metrics_record_and_server_agree_on_every_call_by_phase_method_and_code(
         wait_for_calls(run, 180)
         summary = run.finish()
         metrics = exposed(run)
+        by_locust = run.locust_requests
     recorded = Counter((call.phase, call.method, call.code) for call in read_calls(run.record))
     by_server: Counter[str] = Counter()
     for (_, method, code), count in recorded.items():
         by_server[f"{method}/{code}"] += count
     assert recorded == metrics == summary.counts
     assert by_server == server.counts()
+    assert by_locust == summary.sent
     assert {phase for phase, _, _ in recorded} == {"baseline", "fault:one", "recovery"}
     assert by_server["RegisterAgent/AlreadyExists"] > 0
     assert summary.errors == 0, summary.wrong_answers
@@ -125,10 +127,10 @@ def test_a_server_frozen_for_two_seconds_shows_in_every_call_that_was_due_meanwh
     assert summary.saturated == ""
 
 
-def test_one_seed_gives_the_same_calls_with_the_same_bodies_in_the_same_order_and_another_seed_others(tmp_path):
+def test_one_seed_gives_the_same_calls_with_the_same_bodies_in_the_same_order_and_another_seed_others(server, tmp_path):
     def recorded(seed, folder):
         folder.mkdir()
-        with EchoServer() as server, started(server, load_of(scenarios=[LIFE], mix=[LIST]), folder, seed) as run:
+        with started(server, load_of(scenarios=[LIFE], mix=[LIST]), folder, seed) as run:
             wait_for_calls(run, 60)
             run.finish()
         calls = sorted(read_calls(folder / "calls.csv.gz"), key=lambda call: (call.ordinal, call.step))
@@ -253,7 +255,7 @@ def test_wrong_answers_are_kept_with_what_was_found_and_expected(server, tmp_pat
     with started(server, spec, tmp_path) as run:
         wait_for_calls(run, 20)
         summary = run.finish()
-    notes = {call.note.split(" [")[0] for call in summary.wrong_answers}
+    notes = {call.note for call in summary.wrong_answers}
     assert notes == {"revision is 7, expected 8", "GetAgent: NotFound"}
     assert summary.wrong == summary.errors == summary.sent
     assert {call.step for call in summary.calls} == {0}, "a failed step ends its scenario"
@@ -296,6 +298,23 @@ def test_users_of_the_closed_model_call_one_after_the_other(server, tmp_path):
         most = max(most, running)
     assert most <= 3
     assert {call.connection for call in summary.calls} == {0, 1, 2}
+
+
+def test_a_load_that_does_not_fit_the_target_is_wrong_input_and_starts_nothing(server, tmp_path):
+    spec = load_of(mix=[{"call": f"{REGISTRY}/ListAgents", "request": {"page_sise": 3}}])
+    with pytest.raises(InputError, match="did you mean 'page_size'"):
+        started(server, spec, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_that_proves_unfit_only_during_the_run_ends_the_load_with_its_reason(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("holdfast_loadtests.calls.ROWS_TRIED_MAX", 1)
+    sized = {"call": f"{REGISTRY}/ListAgents", "request": {"page_size": "{{sizes.size}}"}}
+    plan = LoadPlan(server.address, load_of(mix=[sized]), {"sizes": [{"size": "1"}, {"size": "many"}]}, 1)
+    with LoadRun.start(plan, tmp_path) as run:
+        wait_until(lambda: not run.alive(), "the load to end")
+        with pytest.raises(LoadError, match="many"):
+            run.finish()
 
 
 def test_an_address_where_nothing_listens_is_wrong_input_and_starts_nothing(tmp_path):
