@@ -88,6 +88,8 @@ class Registry:
                 return plan.answer(seen)
             outcome = await self.store.commit(plan.txn)
             if isinstance(outcome, Committed):
+                # What is answered here must not be contradicted here: no keepalive is acknowledged after a revocation.
+                await self.view.reached(outcome.revision)
                 return plan.answer(outcome.revision)
             await self.view.reached(outcome.revision)
         raise HoldfastError(
@@ -109,8 +111,7 @@ class Registry:
         return await self._end(name, LeaseEndReason.LEASE_END_REASON_REVOKED)
 
     async def _expire(self, name: str) -> None:
-        ended = await self._end(name, LeaseEndReason.LEASE_END_REASON_EXPIRED)
-        await self.view.reached(ended.revision)
+        await self._end(name, LeaseEndReason.LEASE_END_REASON_EXPIRED)
 
     async def _end(self, name: str, reason: LeaseEndReason.ValueType) -> RevokeLeaseResponse:
         return await self.execute(lambda reader: leases.end(reader, name, reason, self.now()))

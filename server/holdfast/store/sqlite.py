@@ -76,7 +76,7 @@ class SqliteStore(BatchingStore):
         try:
             await self._run(self._open)
         except BaseException:
-            await self._shut()
+            await self._run(self._disconnect)
             raise
 
     # On the store's thread.
