@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from holdfast_loadtests.descriptors import Descriptors, Method, UnknownMethodError
 from holdfast_loadtests.messages import MisfitError, Path, descriptor_of, encode
 from holdfast_loadtests.spec import Blame, LoadSpec, Loc, Scenario, Step, plain_blame, step_place
-from holdfast_loadtests.templates import Render, Scope, compile_template, names_in
+from holdfast_loadtests.templates import BUILT_IN, Render, Scope, compile_template, names_in
 
 ROWS_TRIED_MAX: Final = 10_000
 """Rows of a table whose requests are tried before the run; a later one that does not fit ends the load."""
@@ -29,6 +29,8 @@ class CompiledStep:
     captures: tuple[tuple[str, Path], ...]
     asserts: tuple[tuple[Path, Render], ...]
     deadline_s: float
+    needs: frozenset[str]
+    """Captures that its requests and assertions use; without them it is left out."""
 
     def bodies(self, scope: Scope) -> list[bytes]:
         """The messages to send, serialised."""
@@ -102,6 +104,7 @@ def _compile_step(step: Step, deadline_s: float, descriptors: Descriptors, loc: 
             for text, value in step.asserts.items()
         ),
         deadline_s=deadline_s,
+        needs=frozenset(name for name in names_in([*step.bodies, step.asserts]) if "." not in name) - BUILT_IN,
     )
 
 

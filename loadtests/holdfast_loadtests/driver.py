@@ -37,10 +37,6 @@ class Life:
     failed: bool = False
 
 
-class MissingCaptureError(LookupError):
-    """A template needs what no step before captured."""
-
-
 class Driver:
     """Everything users share: schedule, record, totals. Times are unix seconds of `clock`."""
 
@@ -91,15 +87,13 @@ class Driver:
 
     def _run(self, life: Life) -> Iterator[Call]:
         for position, ready in enumerate(self._steps[life.work.due.scenario.name]):
-            if life.failed and not ready.step.always:
+            failed_before = life.failed and not ready.step.always
+            if failed_before or not ready.needs <= life.captured.keys():
                 continue
             due_s = self._due_s(life, position, ready)
             if self.dispatcher.sleep_until(due_s):
                 return
-            try:
-                bodies = ready.bodies(self._scope(life, position))
-            except MissingCaptureError:
-                continue  # an `always` step that undoes what never happened
+            bodies = ready.bodies(self._scope(life, position))
             life.free_s = max(life.free_s, due_s)
             first = Attempt(life.work, position, 1, ready, self.phases.at(due_s), due_s, digest(bodies))
             yield from self._attempts(life, first, bodies)
@@ -182,12 +176,8 @@ class Driver:
         def value(name: str) -> object:
             if "." in name:
                 return row[name.partition(".")[2]]
-            if name in life.captured:
-                return life.captured[name]
             if name == "uuid":
                 return uuids.next()
-            if name == "counter":
-                return due.ordinal
-            raise MissingCaptureError(name)
+            return due.ordinal if name == "counter" else life.captured[name]
 
         return value

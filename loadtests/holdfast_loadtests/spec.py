@@ -86,8 +86,9 @@ class Step(Strict):
 
     Without `after` it is due as soon as the step before was answered; with it, that long after the scenario was due,
     however late the step before ended. A step whose answer is not in `expect`, or fails an `assert`, ends the
-    scenario but for `always` steps. `until_definite` repeats a call that got no definite answer for at most so long,
-    with the same request. `receive` ends a stream, as OK, after so many messages.
+    scenario but for `always` steps; a step that uses what was not captured is left out. `until_definite` repeats a
+    call that got no definite answer for at most so long, with the same request. `receive` ends a stream, as OK, after
+    so many messages.
     """
 
     call: Call
@@ -287,6 +288,8 @@ def _check_templates(
                 problem = _unknown_name(name, tables, captured)
                 if problem:
                     raise blame((*loc, key), "templates whose names are known", f"{{{{{name}}}}}: {problem}")
+        for name in BUILT_IN & step.capture.keys():
+            raise blame((*loc, "capture", name), "another name", f"{{{{{name}}}}} has a meaning already")
         captured |= set(step.capture)
 
 

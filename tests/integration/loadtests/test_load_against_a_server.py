@@ -261,6 +261,19 @@ def test_wrong_answers_are_kept_with_what_was_found_and_expected(server, tmp_pat
     assert {call.step for call in summary.calls} == {0}, "a failed step ends its scenario"
 
 
+def test_a_step_that_uses_what_was_not_captured_is_left_out(server, tmp_path):
+    register = {**REGISTER, "expect": ["OK", "AlreadyExists"]}
+    asserted = {"call": f"{REGISTRY}/GetAgent", "request": {"name": NAME}, "assert": {"agent.fence": "{{fence}}"}}
+    spec = load_of(scenarios=[{"name": "stay", "rows": "agents", "steps": [register, asserted, LIST]}])
+    with started(server, spec, tmp_path) as run:
+        wait_for_calls(run, 90)
+        summary = run.finish()
+    assert summary.errors == 0, summary.wrong_answers
+    assert summary.counts["baseline", "GetAgent", "OK"] == len(TABLES["agents"]), "only a first life captured a fence"
+    assert summary.counts["baseline", "RegisterAgent", "AlreadyExists"] > 10
+    assert summary.counts["baseline", "ListAgents", "OK"] > 20, "the steps after it run on"
+
+
 def test_streams_end_as_ok_after_the_messages_asked_for(server, tmp_path):
     steps = [
         REGISTER,

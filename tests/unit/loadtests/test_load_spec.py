@@ -94,6 +94,7 @@ def test_a_wrong_load_is_refused_by_what_is_wrong(text, message):
         ({"scenarios": [one_step(capture={"fence": "f"}, **{"assert": {"a": "{{fence}}"}})]}, "{{fence}}"),
         ({"scenarios": [{**one_step(), "rows": "agent"}]}, "did you mean 'agents'?"),
         ({"scenarios": [one_step(request={"a": "{{agents.id}}{{jobs.id}}"})]}, "agents, jobs: join them"),
+        ({"scenarios": [one_step(capture={"uuid": "agent.uid"})]}, "{{uuid}} has a meaning already"),
         ({"scenarios": [one_step(), one_step()]}, "'one' is used twice"),
         ({"scenarios": [one_step(deadline="0s")]}, "a duration above 0s"),
         ({"mix": [{"call": "p.S/M", "request": {"a": "{{x}}"}}]}, "load.mix.0.request"),
