@@ -61,7 +61,7 @@ REASONS: Final[Mapping[Code, ReasonKind]] = MappingProxyType(
         Code.CLEANUP_FAILED: ReasonKind(
             _C,
             "A fault may still be in place: undoing it failed.",
-            "Run `holdfast recover` and check what it says it undid.",
+            "Run 'holdfast recover' and check what it says it undid.",
         ),
         Code.PROMETHEUS_UNREACHABLE: ReasonKind(
             _T,
@@ -131,7 +131,7 @@ REASONS: Final[Mapping[Code, ReasonKind]] = MappingProxyType(
         Code.TOO_FEW_SAMPLES: ReasonKind(
             _U,
             "There are too few calls to decide an objective either way.",
-            "Run longer or faster; `holdfast plan` says how many calls are needed.",
+            "Run longer or faster; 'holdfast plan' says how many calls are needed.",
         ),
         Code.NO_OBJECTIVES: ReasonKind(
             _U,

@@ -46,8 +46,8 @@ class PrometheusServer:
         for attempt in range(5):
             url = f"127.0.0.1:{free_port()}"
             process = subprocess.Popen(
-                [BINARY, f"--config.file={self._folder / 'prometheus.yml'}", f"--storage.tsdb.path={self._folder / str(attempt)}",
-                 f"--web.listen-address={url}", "--log.level=error"],
+                [BINARY, f"--config.file={self._folder / 'prometheus.yml'}", f"--web.listen-address={url}",
+                 f"--storage.tsdb.path={self._folder / str(attempt)}", "--log.level=error"],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             client = Prometheus(f"http://{url}")

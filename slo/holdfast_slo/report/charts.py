@@ -1,6 +1,6 @@
 """The report's plots as SVG text: no script, no request, colours from the page's style sheet.
 
-Every plot is drawn at a stated width in CSS pixels and is never scaled down, so its labels stay legible on a phone.
+Every plot is drawn twice, for a wide page and for a phone, since one scaled to fit both would have illegible labels.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -98,7 +98,7 @@ def error_chart(timeline: Timeline, width: int) -> Markup:
 
 
 def interval_chart(result: ObjectiveResult, width: int = 320) -> Markup:
-    """The observed ratio, its deciding bounds and the target: to pass, the whole bar lies right of the target's line."""
+    """The observed ratio, its deciding bounds and the target: to pass, the whole bar is right of the target's line."""
     if result.observed is None or result.ci_low is None or result.ci_high is None:
         return Markup('<span class="empty">no data to draw</span>')
     low = min(result.ci_low, result.target)
@@ -113,7 +113,8 @@ def interval_chart(result: ObjectiveResult, width: int = 320) -> Markup:
         f"{percent(result.ci_high)}, target {percent(result.target)}"
     )
     return Markup(
-        '<svg class="interval {word}" role="img" viewBox="0 0 {width} 50" width="{width}" height="50"><title>{title}</title>'
+        '<svg class="interval {word}" role="img" viewBox="0 0 {width} 50" width="{width}" height="50">'
+        "<title>{title}</title>"
         '<line class="axis" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>'
         '<rect class="bounds" x="{a:.1f}" y="{bar}" width="{w:.1f}" height="12" rx="3"/>'
         '<line class="target" x1="{t:.1f}" x2="{t:.1f}" y1="4" y2="34"/>'

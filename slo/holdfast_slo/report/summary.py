@@ -36,7 +36,8 @@ def _objectives(verdict: Verdict) -> list[str]:
     if not verdict.objectives:
         return []
     rows = [
-        f"| {MARKS[one.verdict]} {_cell(one.display_name or one.name)} | {percent(one.target)} | {percent(one.observed)} "
+        f"| {MARKS[one.verdict]} {_cell(one.display_name or one.name)} | {percent(one.target)} "
+        f"| {percent(one.observed)} "
         f"| {percent(one.ci_low)} to {percent(one.ci_high)} | {count(one.total)} | {_cell(one.phase)} |"
         for one in verdict.objectives
     ]
