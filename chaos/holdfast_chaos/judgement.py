@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from math import floor
 from statistics import median
 
-from holdfast_slo.report import Timeline, TimelinePoint
-
 from holdfast_chaos.events import counts, is_good
 from holdfast_chaos.experiment import Coverage, Experiment, JudgedObjective, Resolved
 from holdfast_chaos.processes import ProcessLife
 from holdfast_chaos.prometheus_server import SCRAPE_INTERVAL_S
 from holdfast_chaos.proof import Evidence as Traffic
 from holdfast_chaos.proof import Window
-from holdfast_chaos.recovery_time import Indicator, recovered_after_s
+from holdfast_chaos.recovery_time import WINDOW_S, Indicator, recovered_after_s
 from holdfast_chaos.runner import Evidence, FaultRecord, Sources
 from holdfast_chaos.timeline import BASELINE
 from holdfast_loadtests.records import Call
@@ -23,7 +21,8 @@ from holdfast_loadtests.summary import LoadSummary, distinct_rows, timeline
 from holdfast_slo.evaluate import judge
 from holdfast_slo.openslo import Objective
 from holdfast_slo.prometheus import Prometheus, PrometheusError, Series
-from holdfast_slo.reasons import Code
+from holdfast_slo.reasons import Code, VerdictWord
+from holdfast_slo.report import Timeline, TimelinePoint
 from holdfast_slo.verdict import (
     CallCount,
     CheckResult,
@@ -148,32 +147,32 @@ def recovery_result(
 ) -> RecoveryResult:
     """The slowest recovery of all heals, by every objective judged outside the faults' windows.
 
-    INCONCLUSIVE where a heal was followed by too little time to see the limit kept or broken.
+    A heal that another fault follows too soon to show whether the limit was kept is judged together with that one: what
+    it left behind still counts after the later heal. The last heal must be seen.
     """
     indicators = [
         Indicator.of(entry.objective.target, _events(entry.objective, calls))
         for entry in judged
         if any(not phase.startswith("fault:") for phase in entry.phases)
     ]
-    ends = [record.injected_s for record in evidence.faults if record.injected_s is not None]
+    injections = [record.injected_s for record in evidence.faults if record.injected_s is not None]
     end_s = evidence.windows[-1].end_s if evidence.windows else evidence.started_s
-    slowest_s, undecided = 0.0, False
-    for record in evidence.faults:
-        if record.healed_s is None:
-            undecided = undecided or record.injected_s is not None
-            continue
-        until_s = min((start_s for start_s in ends if start_s > record.healed_s), default=end_s)
-        seconds = recovered_after_s(indicators, record.healed_s, until_s)
-        if seconds is None and until_s - record.healed_s >= limit_s:
-            return RecoveryResult(seconds=None, limit_seconds=limit_s, verdict="FAIL")
-        undecided = undecided or seconds is None
-        slowest_s = max(slowest_s, seconds or 0.0)
-    if slowest_s > limit_s:
-        return RecoveryResult(seconds=slowest_s, limit_seconds=limit_s, verdict="FAIL")
-    healed = any(record.healed_s is not None for record in evidence.faults)
-    if undecided or (evidence.faults and not healed):
-        return RecoveryResult(seconds=None, limit_seconds=limit_s, verdict="INCONCLUSIVE")
-    return RecoveryResult(seconds=slowest_s, limit_seconds=limit_s, verdict="PASS")
+    slowest_s: float | None = None
+    for healed_s in sorted(record.healed_s for record in evidence.faults if record.healed_s is not None):
+        until_s = min((start_s for start_s in injections if start_s > healed_s), default=end_s)
+        seconds = recovered_after_s(indicators, healed_s, until_s)
+        time_to_show = until_s - healed_s >= limit_s + WINDOW_S
+        if (seconds is None and time_to_show) or (seconds is not None and seconds > limit_s):
+            return RecoveryResult(seconds=seconds, limit_seconds=limit_s, verdict="FAIL")
+        if until_s == end_s:
+            slowest_s = None if seconds is None else max(slowest_s or 0.0, seconds)
+        elif seconds is not None:
+            slowest_s = max(slowest_s or 0.0, seconds)
+    if not evidence.faults:
+        slowest_s = 0.0
+    every_fault_came = all(record.healed_s is not None for record in evidence.faults)
+    verdict: VerdictWord = "PASS" if slowest_s is not None and every_fault_came else "INCONCLUSIVE"
+    return RecoveryResult(seconds=slowest_s, limit_seconds=limit_s, verdict=verdict)
 
 
 def _events(objective: Objective, calls: Iterable[Call]) -> Iterable[tuple[float, bool]]:
@@ -352,4 +351,4 @@ def timeline_of(evidence: Evidence, calls: Iterable[Call]) -> Timeline:
         )
         for bucket in timeline(calls, BUCKET_S)
     ]
-    return Timeline(points=points, bucket_s=BUCKET_S, phases=evidence.windows)
+    return Timeline(points=tuple(points), bucket_s=BUCKET_S, phases=tuple(evidence.windows))

@@ -22,11 +22,12 @@ TARGET_JOB = "target"
 
 def configuration(jobs: Mapping[str, str]) -> str:
     """The configuration that scrapes each job's URL, as YAML."""
+    interval = f"{SCRAPE_INTERVAL_S * 1000:.0f}ms"
     return yaml.safe_dump(
         {
             "global": {
-                "scrape_interval": f"{SCRAPE_INTERVAL_S * 1000:.0f}ms",
-                "scrape_timeout": f"{SCRAPE_INTERVAL_S * 1000:.0f}ms",
+                "scrape_interval": interval,
+                "scrape_timeout": interval,
             },
             "scrape_configs": [_scrape_config(job, url) for job, url in jobs.items()],
         },

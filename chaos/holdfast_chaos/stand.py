@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -112,12 +113,12 @@ class StandBuilder:
         return {**found, "data": str(data)}
 
     def _start_target(self, target: Target, addresses: Mapping[str, str]) -> ManagedProcess:
-        """With the programs beside this interpreter on PATH, so that `holdfast` is found in an environment not activated."""
         command = [part.format_map(addresses) for part in target.command or []]
         process = ManagedProcess.start(
             SERVER,
             command,
             log=self._out / bundle.LOGS / "server.log",
+            # `holdfast` is then found though the environment of this interpreter is not activated.
             env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"},
             ready=lambda: serves(addresses["grpc"]),
             timeout_s=target.ready_within.total_seconds(),
@@ -155,8 +156,9 @@ def require_serving(address: str) -> None:
 def serves(address: str, timeout_s: float = 1.0) -> bool:
     """Whether a gRPC server answers there: SERVING, or reachable where it has no health service."""
     with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its published types leave its methods out
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.RpcError as error:
             return error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

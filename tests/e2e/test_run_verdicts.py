@@ -13,6 +13,8 @@ import pytest
 
 from support.runs import SHORT, Run, command, environment, run
 
+pytestmark = pytest.mark.experiment
+
 IMPOSSIBLE = """\
 apiVersion: openslo/v1
 kind: SLO

@@ -39,7 +39,7 @@ def test_a_wrong_experiment_is_refused_with_its_place(tmp_path: Path, old: str, 
     path = wrong(tmp_path, old, new)
     done = run(path, tmp_path)
     assert done.exit_code == 3, done.output
-    assert f"wrong.yaml:{line_of(path, new.split(':')[0] if ':' in new else new)}" in done.output
+    assert f"wrong.yaml:{line_of(path, new)}:" in done.output
     for text in expected:
         assert text in done.output
     assert "Traceback" not in done.output
