@@ -62,7 +62,9 @@ def test_a_stock_client_needs_nothing_but_reflection(server: ServerProcess, grpc
     """List services, register with only parent and id, watch, and see it expire after its TTL."""
 
     def call(*args: str) -> str:
-        return subprocess.run([grpcurl, "-plaintext", *args], check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(
+            [grpcurl, "-plaintext", *args], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
 
     listed = call(server.grpc, "list").split()
     assert {SERVICE, "holdfast.registry.v1.LeaseService", "grpc.health.v1.Health"} <= set(listed)
@@ -177,7 +179,10 @@ def test_lists_come_in_pages_that_belong_to_their_query(channel: grpc.Channel) -
         if pages == 1:
             first = token
     assert (found, pages) == (names, 3)
-    for wrong in (pb.ListAgentsRequest(parent=PARENT, page_token=first), pb.ListAgentsRequest(parent=parent, page_token="?")):
+    for wrong in (
+        pb.ListAgentsRequest(parent=PARENT, page_token=first),
+        pb.ListAgentsRequest(parent=parent, page_token="?"),
+    ):
         with pytest.raises(grpc.RpcError) as refused:
             stub.ListAgents(wrong)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -190,8 +195,8 @@ def test_sigterm_ends_streams_and_the_server_in_order(tmp_path: Path) -> None:
 
     def health(channel: grpc.Channel) -> None:
         try:
-            for response in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
-                heard.append(response.status)
+            responses = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            heard.extend(response.status for response in responses)
         except grpc.RpcError as error:
             ended.append(error.code())
 
@@ -211,7 +216,7 @@ def test_sigterm_ends_streams_and_the_server_in_order(tmp_path: Path) -> None:
         ]
         for thread in threads:
             thread.start()
-        wait_for(lambda: 'holdfast_watchers 1.0' in page(server, "/metrics")[1] and heard, "the streams to be open")
+        wait_for(lambda: "holdfast_watchers 1.0" in page(server, "/metrics")[1] and heard, "the streams to be open")
         kept.cancel()
         assert server.stop() == 0
         for thread in threads:
@@ -249,9 +254,7 @@ def test_insecure_lets_them_in(tmp_path: Path) -> None:
 
 def test_two_servers_cannot_share_a_store(tmp_path: Path) -> None:
     with ServerProcess(tmp_path):
-        result = run_serve(
-            "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--store", f"sqlite:{tmp_path / 'h.db'}"
-        )
+        result = run_serve("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--store", f"sqlite:{tmp_path / 'h.db'}")
     assert result.returncode == 3
     assert "another server is using this store" in result.stderr
 

@@ -102,7 +102,7 @@ class Replica:
 
     async def settle(self) -> None:
         """Lets what was started come to its end."""
-        while self.registry.keeper._tasks:
+        while self.registry.keeper._tasks:  # noqa: ASYNC110 - they set no event when they end
             await asyncio.sleep(0)
         await self.registry.view.reached(self.registry.store.revision)
 

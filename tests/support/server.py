@@ -117,7 +117,9 @@ class InProcess:
 
 
 @contextlib.asynccontextmanager
-async def serve_in_process(folder: Path, store: str = "memory", retain_revisions: int = 1000) -> AsyncIterator[InProcess]:
+async def serve_in_process(
+    folder: Path, store: str = "memory", retain_revisions: int = 1000
+) -> AsyncIterator[InProcess]:
     """Runs a server until the block ends."""
     ready = folder / "ready.json"
     config = ServerConfig(
@@ -134,7 +136,7 @@ async def serve_in_process(folder: Path, store: str = "memory", retain_revisions
     running = asyncio.create_task(server.run(stop))
     try:
         async with asyncio.timeout(20):
-            while not ready.exists() and not running.done():
+            while not ready.exists() and not running.done():  # noqa: ASYNC110 - a file
                 await asyncio.sleep(0.01)
         if running.done():
             running.result()

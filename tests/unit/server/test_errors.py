@@ -39,4 +39,3 @@ def test_an_unknown_outcome_is_never_called_definite() -> None:
     """When in doubt, indefinite: what the store or a defect cut short may have happened."""
     indefinite = {reason for reason in Reason if not reason.value.definite}
     assert indefinite == {Reason.STORE_UNAVAILABLE, Reason.INTERNAL, Reason.STREAM_DRAINED}
-

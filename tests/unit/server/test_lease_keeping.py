@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError, Reason
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
 from holdfast.registry.v1.lease_service_pb2 import LeaseDirective
-from holdfast.core.state import LeaseEntry
 from holdfast.storage.v1.records_pb2 import LeaseRecord
 from holdfast.store.sqlite import SqliteStore
 from support.replica import Clock, replica

@@ -128,7 +128,7 @@ STEP = st.tuples(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_any_history_agrees_with_a_plain_model(engine, steps, compact_at, tmp_path_factory) -> None:
-    """State, revisions and history follow from the transactions alone, on every engine, across compaction and reopening."""
+    """State, revisions and history follow from the transactions alone, across compaction and reopening."""
     asyncio.run(check_against_model(ENGINES[engine], steps, compact_at, tmp_path_factory.mktemp("store")))
 
 
@@ -162,12 +162,14 @@ async def check_against_model(make, steps, compact_at: int, folder: Path) -> Non
     for revision in range(max(compact_at, 1), len(states)):
         assert (await store.range("", revision))[1] == states[revision]
     if store.revision > compact_at:
-        assert [change.revision for change in await changes_from(store, compact_at + 1)] == [*range(compact_at + 1, len(states))]
+        assert [change.revision for change in await changes_from(store, compact_at + 1)] == [
+            *range(compact_at + 1, len(states))
+        ]
     await store.close()
 
 
 async def test_a_failed_write_happens_not_at_all_and_the_store_goes_on(tmp_path: Path) -> None:
-    """S3: when the disk is full, all callers of the batch are told, nothing is left of it, and what fits later is written."""
+    """S3: when the disk is full all callers of the batch are told, nothing is left of it, and the store goes on."""
     store = SqliteStore(tmp_path / "h.db")
     await store.open()
     assert await store.commit(put("before")) == Committed(1)

@@ -54,7 +54,12 @@ def test_a_wrong_field_is_named_by_its_path(field: str) -> None:
 def test_every_wrong_field_is_told_at_once() -> None:
     with pytest.raises(HoldfastError) as refused:
         validation.check(RegisterAgentRequest(ttl=Duration(seconds=90_000), agent=Agent(tier=9)))
-    assert {violation.field for violation in refused.value.field_violations} == {"parent", "agent_id", "ttl", "agent.tier"}
+    assert {violation.field for violation in refused.value.field_violations} == {
+        "parent",
+        "agent_id",
+        "ttl",
+        "agent.tier",
+    }
 
 
 def test_what_only_the_server_writes_is_ignored() -> None:
@@ -64,7 +69,9 @@ def test_what_only_the_server_writes_is_ignored() -> None:
 
 
 def test_limits_are_inclusive_and_absence_is_allowed() -> None:
-    agent = Agent(coordination_priority=100, max_concurrency=10_000, display_name="x" * 256, labels={"a.b/c-d": "x" * 256})
+    agent = Agent(
+        coordination_priority=100, max_concurrency=10_000, display_name="x" * 256, labels={"a.b/c-d": "x" * 256}
+    )
     for seconds in (1, 86_400):
         validation.check(request(agent=agent, ttl=Duration(seconds=seconds)))
     validation.check(request())

@@ -39,7 +39,12 @@ async def test_a_watch_from_zero_is_a_snapshot_then_changes() -> None:
         await here.deregister("a")
         await here.pass_time(1.3)
         messages = await watch
-        assert kinds(messages) == [(1, [(ADDED, "a")]), (2, [(ADDED, "b")]), (3, [(DELETED, "a")]), (4, [(EXPIRED, "b")])]
+        assert kinds(messages) == [
+            (1, [(ADDED, "a")]),
+            (2, [(ADDED, "b")]),
+            (3, [(DELETED, "a")]),
+            (4, [(EXPIRED, "b")]),
+        ]
         assert [message.events.snapshot_end for message in messages] == [True, False, False, False]
 
 
@@ -71,12 +76,14 @@ async def test_other_namespaces_are_not_seen() -> None:
 
 
 @given(
-    steps=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["register", "deregister", "expire"])), max_size=15),
+    steps=st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["register", "deregister", "expire"])), max_size=15
+    ),
     start=st.integers(0, 15),
 )
 @settings(max_examples=40, deadline=None)
 def test_a_watcher_knows_what_the_registry_knows(steps: list[tuple[str, str]], start: int) -> None:
-    """W2 to W4, W6, W7: from wherever it starts, a watcher sees each revision once, in order, and ends with the list."""
+    """W2 to W4, W6, W7: wherever it starts, a watcher sees each revision once, in order, and ends with the list."""
 
     async def check() -> None:
         async with replica() as here:
