@@ -268,11 +268,10 @@ class Runner:
 
     def _enter(self, name: str, length_s: float) -> None:
         self._leave_phase()
-        self._load.set_phase(name)
-        now_s = time.time()
-        self._open_phase = (name, now_s)
+        since_s = self._load.set_phase(name)
+        self._open_phase = (name, since_s)
         self._journal.write("phase", name=name)
-        self._scene.phase, self._scene.phase_length_s, self._scene.phase_ends_s = name, length_s, now_s + length_s
+        self._scene.phase, self._scene.phase_length_s, self._scene.phase_ends_s = name, length_s, since_s + length_s
 
     def _leave_phase(self) -> None:
         if self._open_phase is not None:

@@ -29,7 +29,7 @@ spec:
     spec:
       ratioMetric:
         counter: true
-        good: {metricSource: {type: Prometheus, spec: {query: 'grpc_client_handled_total{grpc_code="NoServerEverSaysThis"}'}}}
+        good: {metricSource: {type: Prometheus, spec: {query: 'grpc_client_handled_total{grpc_code="Never"}'}}}
         total: {metricSource: {type: Prometheus, spec: {query: 'grpc_client_handled_total'}}}
 """
 

@@ -1,4 +1,4 @@
-"""A wrong experiment or argument ends 3 with one message that says where and what to do; nothing is started or left behind."""
+"""A wrong experiment or argument ends 3 with one message that says where and what to do; nothing is left behind."""
 
 import socket
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The phases of a run lie end to end, each call has one cause, and recovery begins at a moment fixed beforehand."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +69,6 @@ def test_phases_cover_the_run_without_gap_or_overlap(gaps_and_lengths: list[tupl
         at_s += gap_s + length_s
     resolved = resolve(baseline_s=15, recovery_s=20, within_s=10, faults=faults, load_s=None)
     assert resolved[0].start_s == 0
-    assert all(before.end_s == after.start_s for before, after in zip(resolved, resolved[1:], strict=False))
+    assert all(before.end_s == after.start_s for before, after in pairwise(resolved))
     assert [phase.name for phase in resolved if phase.name.startswith("fault:")] == [fault.phase for fault in faults]
     assert resolved[-1] == PlannedPhase("recovery", resolved[-1].start_s, resolved[-1].start_s + 20)
