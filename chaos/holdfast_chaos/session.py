@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from holdfast.cli import InputError
-from holdfast_chaos import bundle, judgement
+from holdfast_chaos import bundle, judgement, stand
 from holdfast_chaos.experiment import Resolved
 from holdfast_chaos.faults import FaultError
 from holdfast_chaos.interrupts import ended_by_the_user
@@ -67,6 +67,7 @@ def carry_out(
         behind.
     """
     given = _reachable(prometheus_url) if prometheus_url else None
+    stand.require(resolved.experiment.target)
     out = bundle.prepare(out)
     findings: list[Findings] = []
     try:

@@ -9,6 +9,7 @@ reverse order on every way out.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -28,6 +29,9 @@ from holdfast_chaos.toxiproxy import Toxiproxy
 from holdfast_slo.prometheus import Prometheus
 
 PROXY_NAME = "target"
+NEEDED = ("toxiproxy-server", "prometheus")
+"""Tools that every run starts."""
+
 STOP_TIMEOUT_S = 10.0
 
 
@@ -43,6 +47,28 @@ class Stand:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+def require(target: Target) -> None:
+    """Makes sure, before anything is touched, that the programs a run needs are here and that the target can be reached.
+
+    Raises:
+        InputError: a tool is missing, the command is no program, or nothing answers at the address.
+    """
+    for name in NEEDED:
+        tools.find(name)
+    if target.address is not None:
+        require_serving(target.address)
+    elif target.command is not None and shutil.which(target.command[0], path=_path()) is None:
+        raise InputError(
+            f"target.command: {target.command[0]!r} is no program on PATH.\n"
+            "Give the path of the service to start, or `target.address` for one that runs already."
+        )
+
+
+def _path() -> str:
+    """PATH with this interpreter's folder first: `holdfast` is then found though its environment is not activated."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
 class StandBuilder:
     """Brings the stand up piece by piece; `stack` takes it down."""
 
@@ -55,11 +81,10 @@ class StandBuilder:
         """Starts the target (where it is a command) and Toxiproxy in front of it.
 
         Raises:
-            InputError: a tool is missing, or nothing answers at the target's address.
+            InputError: a tool has gone missing.
             ProcessError: a process did not become ready; the message holds the tail of its log.
         """
-        toxiproxy_tool = tools.find("toxiproxy-server")
-        prometheus_tool = tools.find("prometheus")
+        found = {name: tools.find(name) for name in NEEDED}
         target = resolved.experiment.target
         addresses = self._addresses(target)
         processes = {}
@@ -68,9 +93,8 @@ class StandBuilder:
             target_address = addresses["grpc"]
         else:
             target_address = target.address or ""
-            require_serving(target_address)
         api_port, proxy_port = self._reserve(2)
-        toxiproxy = self._start_toxiproxy(toxiproxy_tool.path, api_port)
+        toxiproxy = self._start_toxiproxy(found["toxiproxy-server"].path, api_port)
         proxy_address = toxiproxy.create_proxy(PROXY_NAME, target_address, f"127.0.0.1:{proxy_port}")
         return Stand(
             target_address=target_address,
@@ -78,7 +102,7 @@ class StandBuilder:
             proxy_address=proxy_address,
             toxiproxy=toxiproxy,
             processes=processes,
-            versions={"toxiproxy": toxiproxy_tool.version, "prometheus": prometheus_tool.version},
+            versions={name: tool.version for name, tool in found.items()},
         )
 
     def start_prometheus(self, jobs: Mapping[str, str]) -> Prometheus:
@@ -118,8 +142,7 @@ class StandBuilder:
             SERVER,
             command,
             log=self._out / bundle.LOGS / "server.log",
-            # `holdfast` is then found though the environment of this interpreter is not activated.
-            env={"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"},
+            env={"PATH": _path()},
             ready=lambda: serves(addresses["grpc"]),
             timeout_s=target.ready_within.total_seconds(),
             on_start=self._journal_start,

@@ -67,6 +67,30 @@ def test_an_address_nothing_listens_on_is_refused(tmp_path: Path) -> None:
         done = run(SHORT, tmp_path, f"target={{address: '127.0.0.1:{port}'}}")
     assert done.exit_code == 3, done.output
     assert f"127.0.0.1:{port}" in done.output
+    assert not done.out.exists()
+
+
+def test_a_target_that_is_no_program_is_refused(tmp_path: Path) -> None:
+    done = run(SHORT, tmp_path, "target.command=[no-such-server, '{grpc}']", "target.metrics=null")
+    assert done.exit_code == 3, done.output
+    assert "no-such-server" in done.output
+    assert not done.out.exists()
+
+
+def test_a_missing_tool_is_refused_with_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_TOOLS", str(tmp_path / "no-tools"))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    done = run(SHORT, tmp_path)
+    assert done.exit_code == 3, done.output
+    assert "toxiproxy-server" in done.output
+    assert "holdfast tools" in done.output
+    assert not done.out.exists()
+
+
+def test_a_target_that_never_serves_is_refused_and_stopped(tmp_path: Path) -> None:
+    done = run(SHORT, tmp_path, "target.command=[sleep, '300', '{grpc}']", "target.ready_within=1s")
+    assert done.exit_code == 3, done.output
+    assert "sleep" in done.output
 
 
 def test_a_folder_with_other_things_in_it_is_not_emptied(tmp_path: Path) -> None:
