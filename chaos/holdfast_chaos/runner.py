@@ -6,7 +6,7 @@ the journal.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from holdfast_chaos.experiment import Resolved
 from holdfast_chaos.faults import Fault, FaultContext, FaultError
 from holdfast_chaos.journal import Journal
 from holdfast_chaos.probe import ControlProbe, ProbeSample
-from holdfast_chaos.processes import ProcessError, ProcessIdentity, ProcessLife
+from holdfast_chaos.processes import ManagedProcess, ProcessError, ProcessIdentity, ProcessLife
 from holdfast_chaos.progress import Progress, Scene
 from holdfast_chaos.samples import EXTENDED, needs, unmet
 from holdfast_chaos.stand import PROXY_NAME, StandBuilder
@@ -107,6 +107,7 @@ class Runner:
         self._abort = AbortWatch(resolved.experiment.abort)
         self._open_phase: tuple[str, float] | None = None
         self._down_on_purpose: str | None = None
+        self._processes: Mapping[str, ManagedProcess] = {}
         self.evidence = Evidence(started_s=time.time(), faults=[FaultRecord(fault) for fault in resolved.faults])
 
     def run(self, stack: ExitStack, gate: BaselineGate, judge: Judge) -> None:
@@ -124,6 +125,7 @@ class Runner:
         self._progress.say("starting the target and Toxiproxy")
         builder = StandBuilder(self._out, self._journal, stack)
         self._stand = builder.build(self._resolved)
+        self._processes = self._stand.processes
         self.evidence.versions = self._stand.versions
         self.evidence.target_address = self._stand.target_address
         self._load = self._start_load(stack)
@@ -144,10 +146,9 @@ class Runner:
 
     def lives(self) -> dict[str, tuple[ProcessLife, ...]]:
         """The lives of the processes that faults may aim at, by name."""
-        return {name: process.lives for name, process in self._stand.processes.items()}
+        return {name: process.lives for name, process in self._processes.items()}
 
     # ── the course of a run
-    # ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _conduct(self, gate: BaselineGate) -> None:
         self._warm_up()
@@ -232,7 +233,6 @@ class Runner:
         self._progress.say(f"healed   {fault.id}")
 
     # ── load
-    # ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _start_load(self, stack: ExitStack) -> LoadRun:
         experiment = self._resolved.experiment
@@ -264,7 +264,6 @@ class Runner:
         judge(self.evidence, self._sources)
 
     # ── time
-    # ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _enter(self, name: str, length_s: float) -> None:
         self._leave_phase()
@@ -289,7 +288,7 @@ class Runner:
         time.sleep(length_s)
         if not self._load.alive():
             raise EndEarly("LOAD_FAILED", "load", f"the load generator ended by itself; see {self._out / 'logs'}")
-        for name, process in self._stand.processes.items():
+        for name, process in self._processes.items():
             if name != self._down_on_purpose and not process.alive():
                 raise EndEarly(
                     "TARGET_DIED", name, f"{name} ended by itself with code {process.returncode}; no fault killed it"
