@@ -48,7 +48,7 @@ class Stand:
 
 
 def require(target: Target) -> None:
-    """PATH with this interpreter's folder first: `holdfast` is found even in an environment not activated."""
+    """Makes sure, before anything is touched, that the programs a run needs are here and its target can be reached.
 
     Raises:
         InputError: a tool is missing, the command is no program, or nothing answers at the address.
