@@ -6,6 +6,7 @@ dependencies.
 """
 
 import sys
+import traceback
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 
@@ -16,6 +17,9 @@ from holdfast import __version__
 EXIT_OK = 0
 EXIT_WRONG_INPUT = 3
 """The arguments or files are wrong; nothing was touched."""
+
+EXIT_DEFECT = 2
+"""The command failed by a defect of its own: INCONCLUSIVE, whatever it was about to say."""
 
 _HARNESS_MODULES = ("holdfast_chaos", "holdfast_loadtests", "holdfast_slo")
 
@@ -122,4 +126,8 @@ def main(args: list[str] | None = None) -> None:
     except click.Abort:
         click.echo("Aborted.", err=True)
         sys.exit(130)
+    except Exception:  # noqa: BLE001  # Python's own exit code for it is 1, which here would claim a proven violation
+        traceback.print_exc()
+        click.echo("\nThis is a defect of holdfast itself; nothing can be concluded from it.", err=True)
+        sys.exit(EXIT_DEFECT)
     sys.exit(code if isinstance(code, int) else EXIT_OK)
