@@ -87,7 +87,7 @@ def _needs_harness(name: str, module: str) -> click.Command:
 @click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="holdfast")
 def root() -> None:
-    r"""A registry for fleets of agents, and the harness that proves a gRPC service keeps its promises.
+    """A registry for fleets of agents, and the harness that proves a gRPC service keeps its promises.
 
     \b
     Examples:
@@ -100,7 +100,7 @@ def root() -> None:
 @root.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    r"""Print the completion script of a shell.
+    """Print the completion script of a shell.
 
     \b
     Example:

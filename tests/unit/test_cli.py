@@ -56,3 +56,10 @@ def test_completion_scripts_are_printed(shell: str) -> None:
     shown = CliRunner().invoke(cli.root, ["completion", shell])
     assert shown.exit_code == 0
     assert "_HOLDFAST_COMPLETE" in shown.output
+
+
+@pytest.mark.parametrize("name", ["serve", "run", "plan", "recover", "doctor", "tools", "report", "completion"])
+def test_examples_keep_their_lines(name: str) -> None:
+    shown = CliRunner().invoke(cli.root, [name, "--help"]).output
+    assert "\\b" not in shown
+    assert f"\n    holdfast {name}" in shown

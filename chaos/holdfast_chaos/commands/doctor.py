@@ -27,7 +27,7 @@ class Finding:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> int:
-    r"""Say what this machine can do: each tool with its version, each fault with what it needs.
+    """Say what this machine can do: each tool with its version, each fault with what it needs.
 
     Ends 0 if `holdfast run` has what it needs, 1 if something for it is missing.
 

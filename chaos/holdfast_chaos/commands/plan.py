@@ -23,7 +23,7 @@ from holdfast_chaos.planning import Plan, SamplePlan, make_plan
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(experiment: str, target: str | None, seed: int | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    r"""Say what a run would do: targets, blast radius, timeline, samples needed. Touches nothing.
+    """Say what a run would do: targets, blast radius, timeline, samples needed. Touches nothing.
 
     \b
     Examples:

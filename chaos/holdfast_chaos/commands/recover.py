@@ -20,7 +20,7 @@ EXIT_LEFTOVERS = 4
 @click.option("--all", "end_alive", is_flag=True, help="End runs that are still going, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of text.")
 def recover(folder: Path | None, end_alive: bool, as_json: bool) -> int:
-    r"""Undo whatever dead runs left: faults still in force, processes still running.
+    """Undo whatever dead runs left: faults still in force, processes still running.
 
     Says what it undid, and what a run's watchdog had undone before. May be repeated; runs that are still going are left
     alone unless --all is given. With DIR (the --out folder of a run), that run only.

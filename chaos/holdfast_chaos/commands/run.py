@@ -33,7 +33,7 @@ def run(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    r"""Load a service, break things, and say whether it kept its objectives.
+    """Load a service, break things, and say whether it kept its objectives.
 
     EXPERIMENT is a file, or the name of a packaged experiment such as fleet-under-fire.
 

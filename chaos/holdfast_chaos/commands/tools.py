@@ -30,7 +30,7 @@ _QUIET_LINE_EVERY_S = 15.0
 @click.option("--check", is_flag=True, help="Only say what is there; exit 3 if anything is missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the final state as JSON on stdout.")
 def tools(names: tuple[str, ...], directory: Path | None, dev: bool, yes: bool, check: bool, as_json: bool) -> None:
-    r"""Find the programs that runs need, and install what is missing.
+    """Find the programs that runs need, and install what is missing.
 
     Looks in the folder of tools, then on PATH. Says exactly what it will install, how and where, before it does;
     does nothing when all are there.

@@ -59,7 +59,7 @@ from holdfast.serving.config import (
 )
 @click.pass_context
 def serve(ctx: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - of the options' types
-    r"""Run the service.
+    """Run the service.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ from holdfast_slo.report.table import render
 @click.command(short_help="Render a run's report again.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 def report(directory: Path) -> None:
-    r"""Render report.html, junit.xml and summary.md of the run in DIR again, from its verdict.json and timeline.json.
+    """Render report.html, junit.xml and summary.md of the run in DIR again, from its verdict.json and timeline.json.
 
     Ends with 0 whatever the verdict: it judges nothing anew.
 
