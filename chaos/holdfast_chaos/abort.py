@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from holdfast_chaos.experiment import AbortRule
+from holdfast_loadtests.codes import SERVER_FAULTS
 from holdfast_loadtests.engine import Snapshot
 
 RATIO_OVER_S = 2.0
@@ -22,15 +23,18 @@ class AbortWatch:
         """The first rule whose limit has been exceeded without a break for its whole time, if any."""
         values = {"error_ratio": self._error_ratio(snapshot, now_s), "p95_ms": snapshot.p95_ms}
         for index, rule in enumerate(self._rules):
-            if values[rule.measure] <= rule.limit:
+            if not rule.exceeded_by(values[rule.measure]):
                 self._broken_since_s.pop(index, None)
             elif now_s - self._broken_since_s.setdefault(index, now_s) >= rule.for_.total_seconds():
                 return rule
         return None
 
     def _error_ratio(self, snapshot: Snapshot, now_s: float) -> float:
-        self._recent.append((now_s, snapshot.sent, snapshot.errors))
+        """Of the calls that ended, those that failed by the service's fault: Unavailable did, NotFound is an answer."""
+        ended = sum(snapshot.counts.values())
+        failed = sum(count for (_, _, code), count in snapshot.counts.items() if code in SERVER_FAULTS)
+        self._recent.append((now_s, ended, failed))
         while self._recent[0][0] < now_s - RATIO_OVER_S:
             self._recent.popleft()
-        _, sent, errors = self._recent[0]
-        return (snapshot.errors - errors) / max(snapshot.sent - sent, 1)
+        _, ended_before, failed_before = self._recent[0]
+        return (failed - failed_before) / max(ended - ended_before, 1)

@@ -160,8 +160,12 @@ class AbortRule(Strict):
 
     @property
     def limit(self) -> float:
-        """The value above which the rule counts time."""
+        """The value above which the rule counts time; with `>=`, the first that counts."""
         return float(self._parts()[2])
+
+    def exceeded_by(self, value: float) -> bool:
+        """Whether time counts at this value."""
+        return value > self.limit or (value == self.limit and self._parts()[1] == ">=")
 
     def _parts(self) -> tuple[str, ...]:
         match = _ABORT_RULE.match(self.when)

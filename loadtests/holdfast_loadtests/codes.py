@@ -35,6 +35,11 @@ not: a transport may give Unavailable, Internal, Unknown or Cancelled to a call 
 
 CODE_NAMES: Final = tuple(CODES)
 
+SERVER_FAULTS: Final = frozenset(
+    {"Unknown", "DeadlineExceeded", "Unimplemented", "Internal", "Unavailable", "DataLoss"}
+)
+"""The server's errors by OpenTelemetry's conventions for gRPC servers, as the objective `availability` counts them."""
+
 _RESET_MARKS: Final = (
     "connection reset",
     "broken pipe",
