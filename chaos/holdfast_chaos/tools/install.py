@@ -60,9 +60,17 @@ def install(steps: Sequence[Step], directory: Path, progress: Progress) -> None:
         InputError: a command failed; what was in place before still is, and earlier steps stay.
     """
     with locked(directory, lambda: progress.waiting(directory)):
+        _sweep(steps, directory)
         for step in steps:
             if look(step.spec, directory).tool is None:
                 _carry_out(step, directory, progress)
+
+
+def _sweep(steps: Sequence[Step], directory: Path) -> None:
+    """Removes the scratch folders of installers that were killed; under the lock nobody works in one."""
+    for step in steps:
+        for left in directory.glob(f".{step.spec.name}-*"):
+            shutil.rmtree(left)
 
 
 def _carry_out(step: Step, directory: Path, progress: Progress) -> None:
