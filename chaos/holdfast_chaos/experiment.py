@@ -75,6 +75,11 @@ class Target(Strict):
         text = " ".join([*(self.command or []), self.metrics or ""])
         return list(dict.fromkeys(name for name in _PLACEHOLDER.findall(text) if name != "data"))
 
+    @staticmethod
+    def filled(text: str, values: Mapping[str, str]) -> str:
+        """The text with each placeholder's value in its place; other braces (a program's own) are left as they are."""
+        return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+
 
 class DataSource(Strict):
     """A table of values for requests; the path is looked up beside the experiment, then among the packaged data."""

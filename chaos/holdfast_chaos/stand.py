@@ -98,7 +98,7 @@ class StandBuilder:
         proxy_address = toxiproxy.create_proxy(PROXY_NAME, target_address, f"127.0.0.1:{proxy_port}")
         return Stand(
             target_address=target_address,
-            target_metrics=target.metrics.format_map(addresses) if target.metrics else None,
+            target_metrics=target.filled(target.metrics, addresses) if target.metrics else None,
             proxy_address=proxy_address,
             toxiproxy=toxiproxy,
             processes=processes,
@@ -137,7 +137,7 @@ class StandBuilder:
         return {**found, "data": str(data)}
 
     def _start_target(self, target: Target, addresses: Mapping[str, str]) -> ManagedProcess:
-        command = [part.format_map(addresses) for part in target.command or []]
+        command = [target.filled(part, addresses) for part in target.command or []]
         process = ManagedProcess.start(
             SERVER,
             command,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from holdfast.cli import InputError
-from holdfast_chaos.experiment import PACKAGED, json_schema, load_experiment, packaged_names
+from holdfast_chaos.experiment import PACKAGED, Target, json_schema, load_experiment, packaged_names
 from holdfast_chaos.planning import make_plan
 
 MINIMAL = """\
@@ -96,3 +96,8 @@ def test_overrides_win_over_the_file_and_flags_over_overrides(tmp_path: Path) ->
     assert resolved.experiment.seed == 9
     assert resolved.experiment.load.arrivals is not None
     assert resolved.experiment.load.arrivals[0].rate == 7
+
+
+def test_braces_that_are_no_placeholder_are_the_program_s_own() -> None:
+    command = '{grpc} --flags {"a": {0}} {UPPER} {{x}} {'
+    assert Target.filled(command, {"grpc": "127.0.0.1:1", "x": "y"}) == '127.0.0.1:1 --flags {"a": {0}} {UPPER} {y} {'
