@@ -137,6 +137,8 @@ class Runner:
             self._conduct(gate)
         except EndEarly as end:
             self.evidence.reasons.append(end.reason)
+        except LoadError as error:  # what was injected is healed, and Prometheus knows of the calls until then
+            self.evidence.reasons.append(Reason(code="LOAD_FAILED", subject="load", message=str(error)))
         except KeyboardInterrupt:
             message = "ended by the user before its last phase was over"
             self.evidence.reasons.append(Reason(code="INTERRUPTED", subject="run", message=message))
@@ -213,9 +215,14 @@ class Runner:
         self._progress.say(f"injected {fault.id} ({fault.kind})")
 
     def _heal(self, record: FaultRecord, context: FaultContext) -> None:
+        try:
+            self._journal.write("heal_started", fault=record.fault.id)
+        finally:  # a journal that cannot be written is no reason to leave a fault in force
+            self._take_back(record, context)
+
+    def _take_back(self, record: FaultRecord, context: FaultContext) -> None:
         """Heals and makes sure of it; what is not healed stays outstanding in the journal, for the clean-up."""
         fault = record.fault
-        self._journal.write("heal_started", fault=fault.id)
         try:
             fault.heal(context)
             healed = _within(HEAL_WITHIN_S, lambda: fault.is_healed(context))

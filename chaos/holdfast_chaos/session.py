@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import click
+
 from holdfast.cli import InputError
 from holdfast_chaos import bundle, judgement, stand
 from holdfast_chaos.experiment import Resolved
@@ -40,6 +42,16 @@ _COULD_NOT_START = (
 )
 
 
+class UnwrittenError(click.ClickException):
+    """The bundle cannot be written: a verdict that nobody can check supports no claim, whatever it was."""
+
+    def __init__(self, out: Path, verdict: Verdict, error: OSError) -> None:
+        said = [f"{reason.code} {reason.subject}: {reason.message}" for reason in verdict.reasons]
+        lost = "\n  ".join([f"The verdict that could not be kept: {verdict.verdict}", *said])
+        super().__init__(f"{out}: cannot write the bundle: {error.strerror}. Is the disk full?\n{lost}")
+        self.exit_code = verdict.exit_code if Code.CLEANUP_FAILED in {one.code for one in verdict.reasons} else 2
+
+
 @dataclass
 class Findings:
     """Everything a finished run leaves to conclude from."""
@@ -65,6 +77,7 @@ def carry_out(
     Raises:
         InputError: something needed is missing, wrong or did not start, found before the baseline; nothing is left
         behind.
+        UnwrittenError: the run took place, but its bundle cannot be written.
     """
     given = _reachable(prometheus_url) if prometheus_url else None
     stand.require(resolved.experiment.target)
@@ -80,14 +93,16 @@ def carry_out(
             Reason(code=Code.CLEANUP_FAILED, subject="clean-up", message=failure) for failure in error.failures
         )
     except _COULD_NOT_START as error:
-        raise InputError(f"the run could not start: {error}") from error
+        if not (findings and findings[0].evidence.windows):
+            raise InputError(f"the run could not start: {error}") from error
+        findings[0].evidence.reasons.append(Reason(code=Code.RUN_FAILED, subject="run", message=str(error)))
     return _conclude(resolved, findings[0], out, command)
 
 
 def _reachable(url: str) -> Prometheus:
     client = Prometheus(url)
     try:
-        client.ready()
+        client.version()
     except PrometheusError as error:
         raise InputError(f"--prometheus {url}: {error}") from error
     return client
@@ -113,8 +128,11 @@ def _conclude(resolved: Resolved, findings: Findings, out: Path, command: str) -
     findings.calls = tuple(read_calls(out / bundle.CALLS)) if (out / bundle.CALLS).exists() else ()
     evidence, readings = findings.evidence, findings.readings
     verdict = judgement.conclude(resolved, evidence, readings, findings.calls, findings.lives, command, time.time())
-    write_bundle(out, verdict, judgement.timeline_of(evidence, findings.calls))
     series = {name: [asdict(item) for item in read] for name, read in readings.series.items()}
-    (out / bundle.SAMPLES).write_text(json.dumps(series), encoding="utf-8")
+    try:
+        write_bundle(out, verdict, judgement.timeline_of(evidence, findings.calls))
+        (out / bundle.SAMPLES).write_text(json.dumps(series), encoding="utf-8")
+    except OSError as error:
+        raise UnwrittenError(out, verdict, error) from error
     bundle.drop_scratch(out)
     return verdict

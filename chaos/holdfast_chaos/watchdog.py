@@ -136,14 +136,21 @@ def finish(journal: Journal, watchdog: Watchdog) -> None:
     """Undoes what a run left open, journals its end, and lets its watchdog go.
 
     Raises:
-        CleanupError: something could not be undone.
-        JournalError: the end could not be journalled; the watchdog stays, to take over once this process has ended.
+        CleanupError: something could not be undone, or its end not be journalled; the watchdog then stays, to take over
+        once this process has ended.
     """
-    report = recovery.clean_up(journal, by="harness")
-    journal.write("run_ended", clean=report.clean)
-    watchdog.stop()
-    if report.failures:
-        raise CleanupError(report.failures)
+    try:
+        report = recovery.clean_up(journal, by="harness")
+        journal.write("run_ended", clean=report.clean)
+    except JournalError as error:
+        raise CleanupError([f"{error} Then run: holdfast recover {journal.path.parent}"]) from error
+    failures = list(report.failures)
+    try:
+        watchdog.stop()
+    except WatchdogError as error:
+        failures.append(str(error))
+    if failures:
+        raise CleanupError(failures)
 
 
 def main(arguments: list[str]) -> int:

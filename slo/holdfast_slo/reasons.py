@@ -27,6 +27,7 @@ class Code(StrEnum):
     METRICS_CONTRADICT_CLIENTS = "METRICS_CONTRADICT_CLIENTS"
     GENERATOR_SATURATED = "GENERATOR_SATURATED"
     LOAD_FAILED = "LOAD_FAILED"
+    RUN_FAILED = "RUN_FAILED"
     NO_TRAFFIC = "NO_TRAFFIC"
     OBJECTIVE_VIOLATED = "OBJECTIVE_VIOLATED"
     BASELINE_VIOLATED = "BASELINE_VIOLATED"
@@ -87,6 +88,11 @@ REASONS: Final[Mapping[Code, ReasonKind]] = MappingProxyType(
             _T,
             "The load generator failed.",
             "Read its message in the run's output; the bundle holds what it recorded.",
+        ),
+        Code.RUN_FAILED: ReasonKind(
+            _T,
+            "The run broke off half-way by a failure of the harness or the machine, not of the target.",
+            "Read the message: a full disk and a process that cannot be ended are the usual causes.",
         ),
         Code.NO_TRAFFIC: ReasonKind(
             _T,

@@ -1,11 +1,12 @@
 """A wrong experiment or argument ends 3 with one message that says where and what to do; nothing is left behind."""
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.runs import SHORT, run
+from support.runs import SHORT, command, environment, run
 
 
 def wrong(tmp_path: Path, old: str, new: str) -> Path:
@@ -106,3 +107,16 @@ def test_an_unknown_experiment_names_the_packaged_ones(tmp_path: Path) -> None:
     done = run("fleet-under-fir", tmp_path)
     assert done.exit_code == 3
     assert "fleet-under-fire" in done.output
+
+
+def test_a_prometheus_nothing_answers_at_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        line = [*command(SHORT, tmp_path / "bundle"), "--prometheus", url]
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=60, env=environment(tmp_path / "state"), cwd=tmp_path
+        )
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert f"--prometheus {url}" in done.stderr
+    assert not (tmp_path / "bundle").exists()
