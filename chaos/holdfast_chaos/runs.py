@@ -63,7 +63,7 @@ def register(journal: Path) -> Run:
     run = Run(
         id=f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}",
         harness=ProcessIdentity.of(os.getpid()),
-        journal=journal.absolute(),
+        journal=journal.resolve(),
         started_s=time.time(),
     )
     try:

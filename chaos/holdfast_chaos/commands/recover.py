@@ -46,7 +46,7 @@ def _recover(run: runs.Run, end_alive: bool) -> Report:
 
 
 def _recover_folder(folder: Path, end_alive: bool) -> Report:
-    journal = (folder / FILE_NAME).absolute()
+    journal = (folder / FILE_NAME).resolve()
     if not journal.is_file():
         raise InputError(
             f"{folder}: no run was here (there is no {FILE_NAME}).\n"

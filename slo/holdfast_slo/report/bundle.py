@@ -14,6 +14,10 @@ from holdfast_slo.verdict import Verdict
 
 VERDICT: Final = "verdict.json"
 TIMELINE: Final = "timeline.json"
+REPORT: Final = "report.html"
+JUNIT: Final = "junit.xml"
+SUMMARY: Final = "summary.md"
+FILES: Final = (VERDICT, TIMELINE, REPORT, JUNIT, SUMMARY)
 _BYTES_MAX: Final = 256 << 20
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -37,9 +41,9 @@ def write_views(out: Path, verdict: Verdict, timeline: Timeline) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    _write(out / "report.html", html.render(verdict, timeline))
-    _write(out / "junit.xml", junit.render(verdict))
-    _write(out / "summary.md", summary.render(verdict))
+    _write(out / REPORT, html.render(verdict, timeline))
+    _write(out / JUNIT, junit.render(verdict))
+    _write(out / SUMMARY, summary.render(verdict))
 
 
 def read_bundle(out: Path) -> tuple[Verdict, Timeline]:
