@@ -246,7 +246,8 @@ class Runner:
         direct = experiment.load.via == "direct"
         plan = LoadPlan(
             target=self._stand.target_address if direct else self._stand.proxy_address,
-            spec=experiment.load,
+            # Warm-up and phases that wait for samples take time that no experiment can foresee: `for` is the least.
+            spec=experiment.load.without_end(),
             tables=self._resolved.tables,
             seed=experiment.seed,
             first_phase=timeline.WARMUP,

@@ -188,6 +188,13 @@ class LoadSpec(Strict):
             return None
         return sum(length.total_seconds() for length in lengths if length is not None)
 
+    def without_end(self) -> Self:
+        """The same load whose last stretch of arrivals goes on until it is stopped."""
+        if self.length_s is None or self.arrivals is None:
+            return self
+        *before, last = self.arrivals
+        return self.model_copy(update={"arrivals": [*before, last.model_copy(update={"for_": None})]})
+
     def all_scenarios(self) -> tuple[Scenario, ...]:
         """Scenarios, then each entry of the mix as one, named after its method."""
         taken = [scenario.name for scenario in self.scenarios]

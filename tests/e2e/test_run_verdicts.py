@@ -100,6 +100,14 @@ def test_an_unsabotaged_run_passes_and_leaves_nothing_running(tmp_path: Path) ->
         assert (done.out / name).is_file(), name
 
 
+def test_a_load_with_an_end_lasts_until_the_run_is_over_and_answers_do_not_abort_it(tmp_path: Path) -> None:
+    call = "holdfast.registry.v1.AgentRegistryService/GetAgent"  # of agents that nobody registered
+    mix = f"[{{call: {call}, request: {{name: 'namespaces/default/agents/{{{{agents.agent_id}}}}'}}}}]"
+    load = f"load={{arrivals: [{{rate: 20/s, for: 14s}}], mix: {mix}}}"
+    done = run(SHORT, tmp_path, load, "abort=[{when: error_ratio > 0.5, for: 2s}]")
+    assert done.exit_code == 0, done.output
+
+
 def test_an_objective_no_server_could_meet_fails(tmp_path: Path) -> None:
     (tmp_path / "impossible.yaml").write_text(IMPOSSIBLE)
     done = run(SHORT, tmp_path, f"objectives=[{{openslo: {tmp_path}/impossible.yaml, phases: [baseline]}}]")

@@ -160,3 +160,10 @@ def test_the_length_of_a_load_is_known_where_every_stretch_has_one():
     assert checked(mix=[{"call": "p.S/M"}]).length_s is None
     arrivals = [{"rate": "1/s", "for": "2s"}, {"rate": "2/s", "for": "500ms"}]
     assert checked(arrivals=arrivals, mix=[{"call": "p.S/M"}]).length_s == 2.5
+
+
+def test_a_load_without_its_end_keeps_every_stretch_but_the_last_one_s_length() -> None:
+    arrivals = [{"rate": "1/s", "for": "2s"}, {"rate": "9/s", "for": "500ms"}]
+    endless = checked(arrivals=arrivals, mix=[{"call": "p.S/M"}]).without_end()
+    assert endless.length_s is None
+    assert [(one.rate, one.for_ is None) for one in endless.arrivals or []] == [(1.0, False), (9.0, True)]
