@@ -9,22 +9,40 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupts:
+    """What the user's signals do: end what is interruptible, once, and wait for everything else."""
+
+    def __init__(self) -> None:
+        self._may_raise = False
+        self._pending = False
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within it the first signal, or one that came before, raises KeyboardInterrupt in the main thread."""
+        if self._pending:
+            raise KeyboardInterrupt
+        self._may_raise = True
+        try:
+            yield
+        finally:
+            self._may_raise = False
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        """A signal came."""
+        if self._may_raise:
+            self._may_raise = False
+            raise KeyboardInterrupt
+        self._pending = True
+        sys.stderr.write("starting, healing or stopping what was started; this takes a few seconds\n")
+
+
 @contextmanager
-def ended_by_the_user() -> Iterator[None]:
-    """Within it, the first signal raises KeyboardInterrupt in the main thread; later ones are answered with a line."""
-    seen = False
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal seen
-        if seen:
-            sys.stderr.write("still healing and stopping what was started; this takes a few seconds\n")
-            return
-        seen = True
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+def ended_by_the_user() -> Iterator[Interrupts]:
+    """Takes the signals over, so that none cuts short what must not be left half done."""
+    interrupts = Interrupts()
+    before = {number: signal.signal(number, interrupts.handle) for number in _SIGNALS}
     try:
-        yield
+        yield interrupts
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -13,7 +13,7 @@ from holdfast.cli import InputError
 from holdfast_chaos import bundle, judgement, stand
 from holdfast_chaos.experiment import Resolved
 from holdfast_chaos.faults import FaultError
-from holdfast_chaos.interrupts import ended_by_the_user
+from holdfast_chaos.interrupts import Interrupts, ended_by_the_user
 from holdfast_chaos.journal import JournalError
 from holdfast_chaos.judgement import Readings
 from holdfast_chaos.ports import PortsExhaustedError
@@ -49,7 +49,7 @@ class UnwrittenError(click.ClickException):
         said = [f"{reason.code} {reason.subject}: {reason.message}" for reason in verdict.reasons]
         lost = "\n  ".join([f"The verdict that could not be kept: {verdict.verdict}", *said])
         super().__init__(f"{out}: cannot write the bundle: {error.strerror}. Is the disk full?\n{lost}")
-        self.exit_code = verdict.exit_code if Code.CLEANUP_FAILED in {one.code for one in verdict.reasons} else 2
+        self.exit_code = 4 if verdict.exit_code == 4 else 2  # type: ignore[misc]  # click means it to be set by classes
 
 
 @dataclass
@@ -82,12 +82,20 @@ def carry_out(
     given = _reachable(prometheus_url) if prometheus_url else None
     stand.require(resolved.experiment.target)
     out = bundle.prepare(out)
+    with ended_by_the_user() as interrupts:
+        findings = _guarded_run(resolved, out, progress, given, interrupts)
+        return _conclude(resolved, findings, out, command)
+
+
+def _guarded_run(
+    resolved: Resolved, out: Path, progress: Progress, given: Prometheus | None, interrupts: Interrupts
+) -> Findings:
     findings: list[Findings] = []
     try:
-        with ended_by_the_user(), guarded(out) as guard, ExitStack() as stack:
+        with guarded(out) as guard, ExitStack() as stack:
             runner = Runner(resolved, out, guard.journal, progress, given)
             findings.append(Findings(runner.evidence))
-            _run(runner, resolved, findings[0], stack)
+            _run(runner, resolved, findings[0], stack, interrupts)
     except CleanupError as error:
         findings[0].evidence.reasons.extend(
             Reason(code=Code.CLEANUP_FAILED, subject="clean-up", message=failure) for failure in error.failures
@@ -96,7 +104,7 @@ def carry_out(
         if not (findings and findings[0].evidence.windows):
             raise InputError(f"the run could not start: {error}") from error
         findings[0].evidence.reasons.append(Reason(code=Code.RUN_FAILED, subject="run", message=str(error)))
-    return _conclude(resolved, findings[0], out, command)
+    return findings[0]
 
 
 def _reachable(url: str) -> Prometheus:
@@ -108,7 +116,7 @@ def _reachable(url: str) -> Prometheus:
     return client
 
 
-def _run(runner: Runner, resolved: Resolved, findings: Findings, stack: ExitStack) -> None:
+def _run(runner: Runner, resolved: Resolved, findings: Findings, stack: ExitStack, interrupts: Interrupts) -> None:
     def gate(evidence: Evidence, sources: Sources) -> Sequence[Reason]:
         return judgement.baseline_reasons(resolved.objectives, evidence, sources)
 
@@ -116,7 +124,8 @@ def _run(runner: Runner, resolved: Resolved, findings: Findings, stack: ExitStac
         findings.readings = judgement.read(resolved.objectives, evidence, sources)
 
     try:
-        runner.run(stack, gate, judge)
+        with interrupts.interruptible():
+            runner.run(stack, gate, judge)
     except KeyboardInterrupt:
         findings.evidence.reasons.append(
             Reason(code=Code.INTERRUPTED, subject="run", message="ended by the user before its last phase was over")

@@ -14,15 +14,15 @@ from support.stage import wait_for
 pytestmark = pytest.mark.experiment
 
 
-def started(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
-    """A run whose fault has just been injected."""
+def started(tmp_path: Path, until: str = '"injected"') -> tuple[subprocess.Popen[str], Path]:
+    """A run whose journal has just got that far, by default to its fault."""
     out = tmp_path / "bundle"
     harness = subprocess.Popen(
         command(SHORT, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment(tmp_path / "state"), cwd=tmp_path,
     )  # fmt: skip
     journal = out / "journal.jsonl"
-    wait_for(lambda: journal.exists() and '"injected"' in journal.read_text(), "the fault", 60)
+    wait_for(lambda: journal.exists() and until in journal.read_text(), until, 60)
     return harness, out
 
 
@@ -54,3 +54,20 @@ def test_a_journal_that_cannot_be_written_leaves_no_fault_and_is_a_failed_clean_
     done = subprocess.run(recover, capture_output=True, text=True, env=environment(tmp_path / "state"), timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list((tmp_path / "state" / "holdfast" / "runs").iterdir())
+
+
+def test_a_signal_while_the_watchdog_comes_up_ends_the_run_in_order(tmp_path: Path) -> None:
+    harness, out = started(tmp_path, until='"run_started"')
+    harness.send_signal(signal.SIGTERM)
+    output, _ = harness.communicate(timeout=60)
+    assert harness.returncode == 2, output
+    assert "INTERRUPTED" in (out / "verdict.json").read_text()
+    assert '"run_ended"' in (out / "journal.jsonl").read_text()
+
+
+def test_a_signal_while_everything_is_stopped_does_not_lose_the_verdict(tmp_path: Path) -> None:
+    harness, out = started(tmp_path, until='"process_stopped"')
+    harness.send_signal(signal.SIGINT)
+    output, _ = harness.communicate(timeout=60)
+    assert harness.returncode == 0, output
+    assert "PASS" in (out / "verdict.json").read_text()
