@@ -133,7 +133,7 @@ def _fault_result(record: FaultRecord, evidence: Evidence, calls: Sequence[Call]
             id=fault.id, kind=fault.kind, requested=fault.spec.model_dump(mode="json"), observed={},
             proof="it was never injected", verdict="UNPROVEN", injected_at=None, healed_at=None,
         )  # fmt: skip
-    window = Window(record.injected_s, record.healed_s or baseline.end_s)
+    window = Window(record.injected_s, record.healed_s or evidence.windows[-1].end_s)
     seen = Traffic(window, Window(baseline.start_s, baseline.end_s), calls, evidence.control, lives)
     proof = fault.prove(seen)
     return FaultResult(

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from holdfast_chaos import tools
+from holdfast_chaos.events import CLIENT_METRICS
 from holdfast_chaos.processes import ManagedProcess
 from holdfast_slo.prometheus import Prometheus, PrometheusError
 
@@ -37,12 +38,17 @@ def configuration(jobs: Mapping[str, str]) -> str:
 
 def _scrape_config(job: str, url: str) -> dict[str, object]:
     parts = urlsplit(url)
-    return {
+    config: dict[str, object] = {
         "job_name": job,
         "scheme": parts.scheme,
         "metrics_path": parts.path or "/metrics",
         "static_configs": [{"targets": [parts.netloc]}],
     }
+    if job != LOAD_JOB:
+        # A target that calls other services counts those calls under the very names of the load's own metrics.
+        names = "|".join(f"{prefix}.*" for prefix in CLIENT_METRICS)
+        config["metric_relabel_configs"] = [{"source_labels": ["__name__"], "regex": names, "action": "drop"}]
+    return config
 
 
 def start(

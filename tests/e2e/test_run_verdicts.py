@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -105,6 +107,26 @@ def test_a_load_with_an_end_lasts_until_the_run_is_over_and_answers_do_not_abort
     mix = f"[{{call: {call}, request: {{name: 'namespaces/default/agents/{{{{agents.agent_id}}}}'}}}}]"
     load = f"load={{arrivals: [{{rate: 20/s, for: 14s}}], mix: {mix}}}"
     done = run(SHORT, tmp_path, load, "abort=[{when: error_ratio > 0.5, for: 2s}]")
+    assert done.exit_code == 0, done.output
+
+
+class _CallerOfOthers(BaseHTTPRequestHandler):
+    """The metrics of a target that calls other services itself, under the names that the load uses."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'grpc_client_handled_total{grpc_code="Unavailable"} 1000\n')
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_calls_that_the_target_makes_itself_are_not_the_load_s(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _CallerOfOthers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = run(SHORT, tmp_path, f"target.metrics='http://127.0.0.1:{server.server_port}/metrics'")
+        server.shutdown()
     assert done.exit_code == 0, done.output
 
 

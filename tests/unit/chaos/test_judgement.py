@@ -7,7 +7,8 @@ import pytest
 
 from holdfast_chaos.experiment import JudgedObjective, load_experiment
 from holdfast_chaos.faults.latency import LatencyFault, LatencySpec
-from holdfast_chaos.judgement import Readings, answers_check, reconciliation, recovery_result
+from holdfast_chaos.judgement import Readings, answers_check, fault_results, reconciliation, recovery_result
+from holdfast_chaos.probe import ProbeSample
 from holdfast_chaos.runner import Evidence, FaultRecord
 from holdfast_loadtests.records import Call
 from holdfast_slo.openslo import load_objective, packaged_objectives
@@ -108,3 +109,12 @@ def test_a_call_that_was_never_answered_is_no_wrong_answer() -> None:
     load = load_experiment("fleet-under-fire").experiment.load
     cut = call(step=2, scenario="agent-life", code="Unavailable", outcome="indefinite", expected=False)
     assert answers_check(load, [cut]).verdict == "PASS"
+
+
+def test_a_fault_that_was_never_healed_is_judged_until_the_end_of_the_run() -> None:
+    found = evidence((20, None), end_s=40)
+    found.windows.insert(0, PhaseWindow("baseline", 0.0, 15.0))
+    slowed = [replace(one, done_s=one.sent_s + 0.11) if one.sent_s >= 20 else one for one in calls(40)]
+    found.control = [ProbeSample(n / 20, 2.0) for n in range(800)]
+    (result,) = fault_results(found, slowed, {})
+    assert result.verdict == "EFFECTIVE", result.proof
