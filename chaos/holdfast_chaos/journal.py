@@ -69,11 +69,14 @@ class Journal:
             timeout_s: how long to wait for another writer to finish.
 
         Raises:
-            JournalError: another process writes it, or it is corrupt before its last line.
+            JournalError: it cannot be written, another process writes it, or it is corrupt before its last line.
         """
         is_new = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise JournalError(f"cannot write the journal {path}: {error.strerror}: give another folder") from error
         try:
             _take(file, path, timeout_s)
             entries, whole_bytes = _parse(path)

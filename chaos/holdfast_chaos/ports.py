@@ -5,6 +5,7 @@ back. (Binding port 0, closing and reusing the number would be a race that is lo
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -22,7 +23,7 @@ _COUNT_MAX: Final = 64
 
 
 class PortsExhaustedError(Exception):
-    """No free port is left in the range."""
+    """No free port is left in the range, or none can be reserved."""
 
 
 @dataclass
@@ -75,7 +76,14 @@ def runtime_folder() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(base) / "holdfast" if base else Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}"
     folder = folder / "ports"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not base and any(part.lstat().st_uid != os.getuid() for part in (folder.parent, folder)):
+            raise PermissionError(errno.EPERM, "another user made this folder")  # who could lead its files anywhere
+    except OSError as error:
+        raise PortsExhaustedError(
+            f"ports cannot be reserved in {folder}: {error.strerror}; set XDG_RUNTIME_DIR to a folder of yours"
+        ) from error
     return folder
 
 

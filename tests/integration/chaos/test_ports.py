@@ -1,8 +1,10 @@
 """Ports a run holds are its own until it lets them go, whatever other runs do."""
 
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,20 @@ def test_the_range_lies_outside_the_one_the_kernel_hands_out() -> None:
     except FileNotFoundError:
         first = 49152
     assert first > ports.LAST
+
+
+def test_where_no_port_can_be_reserved_the_message_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/proc/no-such")
+    with pytest.raises(ports.PortsExhaustedError, match="set XDG_RUNTIME_DIR"):
+        ports.reserve(1)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_another_user_made_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trap = tmp_path / f"holdfast-{os.getuid()}"
+    trap.mkdir()
+    os.chown(trap, 12345, 12345)
+    with pytest.raises(ports.PortsExhaustedError, match="another user"):
+        ports.reserve(1)

@@ -116,3 +116,9 @@ def test_a_process_is_outstanding_until_it_was_stopped() -> None:
 def test_an_entry_that_lacks_something_is_named(bad: tuple[str, dict[str, object]]) -> None:
     with pytest.raises(JournalError, match=bad[0]):
         outstanding(entries(bad))
+
+
+def test_a_journal_that_cannot_be_made_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"file/journal\.jsonl"):
+        Journal.open(tmp_path / "file" / "journal.jsonl")
