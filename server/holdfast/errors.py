@@ -29,6 +29,15 @@ RETRY_AFTER_S = 1.0
 """What RetryInfo advises where the error itself knows no better: the time scale of a restart or a burst."""
 
 
+VIOLATIONS_BYTES_MAX = 1000
+"""Most bytes told of wrong fields. gRPC clients drop trailers above 8 KB, and the status with them; each byte travels
+up to six times: in the message (percent-encoded), in the status' copy of it, and in the detail (both in base64).
+"""
+
+VIOLATION_BYTES_MAX = 400
+"""Longest path, and longest description, of a wrong field; in bytes of UTF-8."""
+
+
 class Fault(StrEnum):
     """Who can do something about it."""
 
@@ -333,9 +342,26 @@ def invalid_field(field: str, description: str) -> HoldfastError:
 
 
 def invalid_fields(violations: Sequence[FieldViolation]) -> HoldfastError:
-    """INVALID_FIELD about several fields at once."""
-    message = "; ".join(f"{each.field}: {each.description}" for each in violations)
-    return HoldfastError(Reason.INVALID_FIELD, message, field_violations=violations)
+    """INVALID_FIELD about several fields at once: as many as fit, the first in any case, though shortened."""
+    told: list[FieldViolation] = []
+    room_bytes = VIOLATIONS_BYTES_MAX
+    for each in violations:
+        short = FieldViolation(_shortened(each.field), _shortened(each.description))
+        room_bytes -= len(short.field.encode()) + len(short.description.encode())
+        if told and room_bytes < 0:
+            break
+        told.append(short)
+    message = "; ".join(f"{each.field}: {each.description}" for each in told)
+    if len(told) < len(violations):
+        message += f"; and {len(violations) - len(told)} more"
+    return HoldfastError(Reason.INVALID_FIELD, message, field_violations=told)
+
+
+def _shortened(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= VIOLATION_BYTES_MAX:
+        return text
+    return encoded[: VIOLATION_BYTES_MAX - 3].decode(errors="ignore") + "…"
 
 
 def _pack(message: Message) -> Any:

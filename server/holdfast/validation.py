@@ -25,12 +25,15 @@ Check = Callable[[Message, str, list[FieldViolation]], None]
 
 
 def check(message: Message) -> None:
-    """Checks a request and clears the fields that only the server writes.
+    """Checks a request and clears the fields that only the server writes, and those it does not know.
+
+    What is not known is not limited either: kept, it would be stored and sent to everyone.
 
     Raises:
         HoldfastError: INVALID_FIELD with the paths of at most `VIOLATIONS_MAX` fields.
     """
     violations: list[FieldViolation] = []
+    message.DiscardUnknownFields()
     for rule in _checks_of(message.DESCRIPTOR):
         rule(message, "", violations)
     if violations:

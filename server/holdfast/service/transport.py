@@ -14,15 +14,18 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from holdfast import validation
-from holdfast.errors import Fault, HoldfastError, Reason
+from holdfast.errors import Fault, HoldfastError, Reason, invalid_field
 from holdfast.service.context import CallContext
 
 CORRELATION_KEY = "x-correlation-id"
 """Metadata key of the correlation id, both ways."""
+
+DEADLINE_SLACK_S = 0.01
+"""A call that ends so shortly before its deadline ended for it: the caller's clock began earlier than ours."""
 
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9_.:/=+-]{1,128}")
 _STATUS_KEY = "grpc-status-details-bin"
@@ -112,7 +115,7 @@ class Transport:
         observer = self._observer_for(service.full_name, method.name, kind)
         handler = getattr(handlers, _snake(method.name), None) or _not_built(service, method)
         call = _Call(service.full_name, method.name, handler, self._gate if gated else None, self._gate, observer)
-        read = GetMessageClass(method.input_type).FromString
+        read = _reader(GetMessageClass(method.input_type))
         match kind:
             case "unary":
                 return grpc.unary_unary_rpc_method_handler(call.unary, read, _serialise)
@@ -137,11 +140,11 @@ class _Call:
         self._streams = streams
         self._observer = observer
 
-    async def unary(self, request: Message, context: GrpcContext) -> Message:
+    async def unary(self, request: Message | DecodeError, context: GrpcContext) -> Message:
         """A unary call."""
 
         async def answer(call: CallContext) -> Message:
-            validation.check(request)
+            validation.check(_readable(request))
             response: Message = await self._handler(request, call)
             return response
 
@@ -149,18 +152,19 @@ class _Call:
         assert response is not None, "a unary call ends with a response or an abort"
         return response
 
-    async def server_stream(self, request: Message, context: GrpcContext) -> None:
+    async def server_stream(self, request: Message | DecodeError, context: GrpcContext) -> None:
         """A call with a stream of responses."""
 
         async def answer(call: CallContext) -> None:
-            validation.check(request)
+            validation.check(_readable(request))
             await self._send(self._handler(request, call), context)
 
         await self._carry(answer, context)
 
-    async def bidi_stream(self, requests: AsyncIterator[Message], context: GrpcContext) -> None:
+    async def bidi_stream(self, requests: AsyncIterator[Message | DecodeError], context: GrpcContext) -> None:
         """A call with streams both ways."""
-        await self._carry(lambda call: self._send(self._handler(requests, call), context), context)
+        readable = (_readable(request) async for request in requests)
+        await self._carry(lambda call: self._send(self._handler(readable, call), context), context)
 
     async def _send(self, responses: AsyncIterator[Message | bytes], context: GrpcContext) -> None:
         task = self._streams.enter()
@@ -192,7 +196,8 @@ class _Call:
             response = await answer(CallContext(self._service, self._method, correlation_id))
             code = grpc.StatusCode.OK
         except asyncio.CancelledError:
-            if (context.time_remaining() or 1.0) <= 0:
+            remaining_s = context.time_remaining()
+            if remaining_s is not None and remaining_s <= DEADLINE_SLACK_S:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
             raise
         except HoldfastError as error:
@@ -235,6 +240,25 @@ def _correlation_id(context: GrpcContext) -> str:
         if key == CORRELATION_KEY and isinstance(value, str) and _CORRELATION_ID.fullmatch(value):
             return value
     return f"{random.getrandbits(64):016x}"
+
+
+def _reader(message_type: type[Message]) -> Callable[[bytes], Message | DecodeError]:
+    """Reads a request; what cannot be read is an answer too, since grpcio makes UNKNOWN or INTERNAL of a raise."""
+
+    def read(data: bytes) -> Message | DecodeError:
+        try:
+            return message_type.FromString(data)
+        except DecodeError as error:
+            return error
+
+    return read
+
+
+def _readable(request: Message | DecodeError) -> Message:
+    """Raises INVALID_FIELD for a request that could not be read."""
+    if isinstance(request, DecodeError):
+        raise invalid_field("request", f"cannot be read: {str(request)[:300]}; strings must be UTF-8") from request
+    return request
 
 
 def _serialise(response: Message | bytes) -> bytes:

@@ -75,3 +75,16 @@ def test_limits_are_inclusive_and_absence_is_allowed() -> None:
     for seconds in (1, 86_400):
         validation.check(request(agent=agent, ttl=Duration(seconds=seconds)))
     validation.check(request())
+
+
+def test_what_no_rule_limits_is_dropped() -> None:
+    """Fields that this version does not know would otherwise be stored and sent to everyone, whatever their size."""
+    content = b"z" * 1000
+    field_1007 = b"\xfa\x3e" + b"\xe8\x07" + content
+    known = Agent(display_name="known")
+    sent = RegisterAgentRequest.FromString(request().SerializeToString() + field_1007)
+    sent.agent.MergeFromString(known.SerializeToString() + field_1007)
+    assert sent.ByteSize() > 2000
+    validation.check(sent)
+    assert sent == request(agent=known)
+    assert sent.ByteSize() == request(agent=known).ByteSize()
