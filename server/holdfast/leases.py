@@ -29,6 +29,9 @@ EXPIRIES_AT_ONCE = 256
 RETRY_S = 0.5
 """Pause before the end of a lease is written again after the store failed."""
 
+NOT_KEPT_CHARS_MAX = 160
+"""Longest message about one lease that was not kept."""
+
 ExpireLease = Callable[[str], Awaitable[None]]
 """Writes that a lease has expired. LEASE_NOT_FOUND: it had ended already. STORE_UNAVAILABLE: nobody knows."""
 
@@ -172,7 +175,14 @@ class LeaseKeeper:
 
 
 def _not_kept(name: str, error: HoldfastError) -> KeepLeaseAliveResult:
+    """Why a lease was not kept, in few bytes: ten thousand of these must fit in the 4 MB that gRPC clients take.
+
+    So the name, which the result has, is not repeated, and of the details only ErrorInfo is sent.
+    """
+    status = error.to_status()
+    status.message = error.message.replace(f" {name!r}", "")[:NOT_KEPT_CHARS_MAX]
+    del status.details[1:]
     directive = LeaseDirective.LEASE_DIRECTIVE_UNSPECIFIED
     if error.reason is Reason.LEASE_NOT_FOUND:
         directive = LeaseDirective.LEASE_DIRECTIVE_STOP
-    return KeepLeaseAliveResult(lease=name, directive=directive, status=error.to_status())
+    return KeepLeaseAliveResult(lease=name, directive=directive, status=status)

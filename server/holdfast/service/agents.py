@@ -1,5 +1,7 @@
 """AgentRegistryService: register, read, list, remove and watch agents."""
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 
 from holdfast.core import agents
@@ -29,7 +31,12 @@ from holdfast.service.context import CallContext
 from holdfast.service.registry import Registry
 
 SNAPSHOT_PAGE = 500
-"""Agents in one message of a snapshot: some 250 KB, far below gRPC's usual 4 MB."""
+"""Most agents in one message of a snapshot: usually some 250 KB."""
+
+PAGE_BYTES_MAX = 2 << 20
+"""Size after which a page or a message of a snapshot takes no further agent. With the largest agent there can be, some
+700 KB, it stays below the 4 MB that gRPC clients take.
+"""
 
 STEPS_AT_ONCE = 256
 """Revisions a watcher takes from the history before others get their turn."""
@@ -83,9 +90,10 @@ class AgentRegistry:
         after = paging.decode(query, request.page_token)
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        page = view.live_agents(request.parent, after, size + 1)
-        token = paging.encode(query, page[size - 1].name) if len(page) > size else ""
-        return ListAgentsResponse(agents=page[:size], next_page_token=token, revision=view.revision)
+        found = view.live_agents(request.parent, after, size + 1)
+        page = found[: _fitting(found, 0, size)]
+        token = paging.encode(query, page[-1].name) if len(found) > len(page) else ""
+        return ListAgentsResponse(agents=page, next_page_token=token, revision=view.revision)
 
     async def deregister_agent(self, request: DeregisterAgentRequest, _context: CallContext) -> DeregisterAgentResponse:
         """DeregisterAgent."""
@@ -126,10 +134,11 @@ class AgentRegistry:
             yield response
 
     async def _changes(self, request: WatchAgentsRequest, position: int) -> AsyncIterator[WatchAgentsResponse | bytes]:
-        history = self._registry.view.history
-        wait_s = self._progress_every_s if request.progress_notify else None
+        history, clock = self._registry.view.history, asyncio.get_running_loop().time
+        told_s = clock()
         while True:
-            has_more = await history.advance(position, wait_s)
+            wait_s = max(0.0, told_s + self._progress_every_s - clock()) if request.progress_notify else None
+            await history.advance(position, wait_s)
             try:
                 steps = history.after(position, STEPS_AT_ONCE)
             except FellBehindError:
@@ -140,19 +149,34 @@ class AgentRegistry:
                 position = step.revision
                 if encoded is not None:
                     yield encoded
-            if not has_more:
+                    told_s = clock()
+            # By the clock, not by silence: where other namespaces are never silent, a quiet watch must hear it too.
+            if request.progress_notify and clock() - told_s >= self._progress_every_s:
                 yield WatchAgentsResponse(revision=position, progress=WatchProgress())
+                told_s = clock()
 
 
 def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[WatchAgentsResponse]:
     """A snapshot in messages of one revision, at least one; the last says that it is."""
-    for first in range(0, max(len(agents_there), 1), SNAPSHOT_PAGE):
+    first, is_last = 0, False
+    while not is_last:
+        after = first + _fitting(agents_there, first, SNAPSHOT_PAGE)
+        is_last = after >= len(agents_there)
         events = [
-            AgentEvent(type=AgentEventType.AGENT_EVENT_TYPE_ADDED, agent=agent)
-            for agent in agents_there[first : first + SNAPSHOT_PAGE]
+            AgentEvent(type=AgentEventType.AGENT_EVENT_TYPE_ADDED, agent=agent) for agent in agents_there[first:after]
         ]
-        is_last = first + SNAPSHOT_PAGE >= len(agents_there)
         yield WatchAgentsResponse(revision=revision, events=AgentEvents(events=events, snapshot_end=is_last))
+        first = after
+
+
+def _fitting(found: list[Agent], first: int, count_max: int) -> int:
+    """How many agents, from `first` on, go into one message."""
+    size_bytes = 0
+    for count, agent in enumerate(itertools.islice(found, first, first + count_max)):
+        if size_bytes >= PAGE_BYTES_MAX:
+            return count
+        size_bytes += agent.ByteSize()
+    return min(count_max, len(found) - first)
 
 
 def _reset(reason: WatchResetReason.ValueType, start: int) -> WatchAgentsResponse:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,27 @@ async def test_progress_tells_how_far_a_quiet_watch_is() -> None:
         messages = await here.watch(3, start_revision=1, progress_notify=True)
         assert [message.WhichOneof("step") for message in messages] == ["progress"] * 3
         assert [message.revision for message in messages] == [1, 1, 1]
+
+
+async def test_progress_is_told_while_others_are_busy() -> None:
+    """A namespace where nothing happens must not lose its place in the history to those where much does."""
+    async with replica() as here:
+        await here.register("a", parent="namespaces/other")
+
+        async def be_busy() -> None:
+            for number in itertools.count():
+                await here.register(f"busy-{number}", parent="namespaces/other")
+                await asyncio.sleep(0.005)
+
+        others = asyncio.create_task(be_busy())
+        try:
+            messages = await here.watch(3, start_revision=1, progress_notify=True)
+        finally:
+            others.cancel()
+            await asyncio.gather(others, return_exceptions=True)
+        assert [message.WhichOneof("step") for message in messages] == ["progress"] * 3
+        revisions = [message.revision for message in messages]
+        assert revisions[0] < revisions[1] < revisions[2]
 
 
 async def test_a_watch_resumes_across_a_restart(tmp_path: Path) -> None:
