@@ -86,5 +86,7 @@ def _config(ctx: click.Context, given: dict[str, Any]) -> ServerConfig:
     ready_file = given["ready_file"]
     if ready_file is not None and not ready_file.absolute().parent.is_dir():
         raise InputError(f"--ready-file {ready_file}: its folder does not exist. Make it, or name another place.")
+    if ready_file is not None and ready_file.is_dir():
+        raise InputError(f"--ready-file {ready_file}: is a folder. Name a file in it.")
     given["drain_timeout_s"] = given.pop("drain_timeout")
     return ServerConfig(**given)

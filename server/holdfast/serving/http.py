@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import socket
+from socket import AF_INET6, socket
 from typing import Any, TypeAlias, cast
 
 from prometheus_client import CollectorRegistry
@@ -19,9 +19,15 @@ LOOP_ANSWERS_WITHIN_S = 1.0
 """How long the event loop may take to answer before the process counts as hung."""
 
 CONNECTIONS_MAX = 64
-"""Most connections served at a time; more wait in the kernel's queue."""
+"""Most connections served at a time."""
 
-CONNECTION_TIMEOUT_S = 30.0
+FREE_WITHIN_S = 1.0
+"""How long one more waits for its turn before it is closed: a probe must hear something, and the end must not wait."""
+
+CONNECTION_TIMEOUT_S = 7.0
+"""Silence after which a connection is closed, so that idle ones cannot keep probes out for long. No usual interval of
+scrapes, so that closing does not meet one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +81,15 @@ class _Server(ThreadingHTTPServer):
         self.probes = probes
         self.loop = loop
         self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        if ":" in address[0]:
+            self.address_family = AF_INET6
         super().__init__(address, _Handler)
 
     def process_request(self, request: Request, client_address: object) -> None:
-        self._free.acquire()
-        super().process_request(request, client_address)
+        if self._free.acquire(timeout=FREE_WITHIN_S):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
 
     def process_request_thread(self, request: Request, client_address: object) -> None:
         try:

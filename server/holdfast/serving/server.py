@@ -14,7 +14,7 @@ import grpc
 import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast import __version__
 from holdfast.cli import InputError
@@ -28,6 +28,7 @@ from holdfast.serving.config import Address, ServerConfig, StoreSpec
 from holdfast.serving.health import Health
 from holdfast.serving.http import HttpServer, Probes
 from holdfast.serving.metrics import Metrics
+from holdfast.serving.reflection import Reflection
 from holdfast.store.batching import BatchingStore
 from holdfast.store.interface import StoreFileError
 from holdfast.store.memory import MemoryStore
@@ -42,8 +43,13 @@ CALLS_MAX = 20_000
 REGISTRY_SERVICE = agent_registry_service_pb2.DESCRIPTOR.services_by_name["AgentRegistryService"]
 LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 HEALTH_SERVICE: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
+REFLECTION_SERVICE: ServiceDescriptor = cast("Any", reflection_pb2.DESCRIPTOR).services_by_name["ServerReflection"]
+SERVICES = [each.full_name for each in (REGISTRY_SERVICE, LEASE_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)]
 
 GRPC_OPTIONS = [
+    # gRPC's own 1 000 and 3 000 would end the rest of a burst with CANCELLED, which looks like the caller's doing.
+    ("grpc.server.max_pending_requests", CALLS_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
     ("grpc.so_reuseport", 0),  # on by default, it would let two servers share a port and hide that it is taken
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients that keep quiet streams alive are welcome
     ("grpc.keepalive_permit_without_calls", 1),
@@ -109,11 +115,9 @@ class Server:
             transport.service(REGISTRY_SERVICE, AgentRegistry(self._registry)),
             transport.service(LEASE_SERVICE, LeaseHandlers(self._registry)),
             transport.service(HEALTH_SERVICE, self._health, gated=False),
+            transport.service(REFLECTION_SERVICE, Reflection(SERVICES), gated=False),
         )
         server.add_generic_rpc_handlers(handlers)
-        services = (REGISTRY_SERVICE, LEASE_SERVICE, HEALTH_SERVICE)
-        names = [*(service.full_name for service in services), reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
         address = self._config.listen
         try:
             port = server.add_insecure_port(str(address))
