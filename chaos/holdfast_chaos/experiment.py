@@ -282,7 +282,7 @@ def load_experiment(
     return Resolved(
         experiment=experiment,
         source=str(source),
-        sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+        sha256=_sha256(document.text, [*overrides, *flags]),
         faults=faults,
         windows=windows,
         phases=tuple(phases),
@@ -292,6 +292,11 @@ def load_experiment(
         ),
         tables=tables,
     )
+
+
+def _sha256(text: str, overrides: Sequence[str]) -> str:
+    """Of the text as it was read, and of each override on a line of its own: without any, that of the file."""
+    return hashlib.sha256("\n".join([text, *overrides]).encode()).hexdigest()
 
 
 def json_schema() -> dict[str, Any]:

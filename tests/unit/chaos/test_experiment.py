@@ -1,5 +1,6 @@
 """An experiment is read whole before anything is started, and what is wrong with it is said with its place."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -101,3 +102,11 @@ def test_overrides_win_over_the_file_and_flags_over_overrides(tmp_path: Path) ->
 def test_braces_that_are_no_placeholder_are_the_program_s_own() -> None:
     command = '{grpc} --flags {"a": {0}} {UPPER} {{x}} {'
     assert Target.filled(command, {"grpc": "127.0.0.1:1", "x": "y"}) == '127.0.0.1:1 --flags {"a": {0}} {UPPER} {y} {'
+
+
+def test_the_sum_is_the_file_s_and_another_with_overrides() -> None:
+    path = Path(str(PACKAGED / "fleet-under-fire.yaml"))
+    plain = load_experiment(str(path)).sha256
+    assert plain == hashlib.sha256(path.read_bytes()).hexdigest()
+    others = {load_experiment(str(path), [f"seed={seed}"]).sha256 for seed in (8, 9)}
+    assert len({plain, load_experiment(str(path), seed=8).sha256, *others}) == 3
