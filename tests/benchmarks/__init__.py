@@ -1,0 +1,1 @@
+"""Benchmarks: ours against a peer in alternating rounds of one run. Nothing is asserted here."""
