@@ -136,7 +136,8 @@ class Runner:
         try:
             self._conduct(gate)
         except EndEarly as end:
-            self.evidence.reasons.append(end.reason)
+            if end.reason not in self.evidence.reasons:
+                self.evidence.reasons.append(end.reason)
         except LoadError as error:  # what was injected is healed, and Prometheus knows of the calls until then
             self.evidence.reasons.append(Reason(code="LOAD_FAILED", subject="load", message=str(error)))
         except KeyboardInterrupt:
@@ -202,6 +203,9 @@ class Runner:
             record.injected_s = time.time()
             self._inject(fault, context)
             self._hold(window.for_s)
+        except EndEarly as end:
+            self.evidence.reasons.append(end.reason)  # the heal may fail as well, and must not hide it
+            raise
         finally:
             self._heal(record, context)
             self._down_on_purpose = None
@@ -296,6 +300,9 @@ class Runner:
         time.sleep(length_s)
         if not self._load.alive():
             raise EndEarly("LOAD_FAILED", "load", f"the load generator ended by itself; see {self._out / 'logs'}")
+        for process in self._stand.own:
+            if not process.alive():
+                raise EndEarly("RUN_FAILED", process.name, f"it ended by itself with code {process.returncode}")
         for name, process in self._processes.items():
             if name != self._down_on_purpose and not process.alive():
                 raise EndEarly(

@@ -37,13 +37,17 @@ STOP_TIMEOUT_S = 10.0
 
 @dataclass
 class Stand:
-    """What is up, and where. Addresses are `host:port`; `processes` is what faults may aim at, by name."""
+    """What is up, and where. Addresses are `host:port`; `processes` is what faults may aim at, by name.
+
+    `own` are the run's own tools: whoever ends one of those spoils the measurement, and says nothing of the target.
+    """
 
     target_address: str
     target_metrics: str | None
     proxy_address: str
     toxiproxy: Toxiproxy
     processes: dict[str, ManagedProcess] = field(default_factory=dict)
+    own: Sequence[ManagedProcess] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -94,7 +98,7 @@ class StandBuilder:
         else:
             target_address = target.address or ""
         api_port, proxy_port = self._reserve(2)
-        toxiproxy = self._start_toxiproxy(found["toxiproxy-server"].path, api_port)
+        toxiproxy, proxy_process = self._start_toxiproxy(found["toxiproxy-server"].path, api_port)
         proxy_address = toxiproxy.create_proxy(PROXY_NAME, target_address, f"127.0.0.1:{proxy_port}")
         return Stand(
             target_address=target_address,
@@ -102,6 +106,7 @@ class StandBuilder:
             proxy_address=proxy_address,
             toxiproxy=toxiproxy,
             processes=processes,
+            own=(proxy_process,),
             versions={name: tool.version for name, tool in found.items()},
         )
 
@@ -149,7 +154,7 @@ class StandBuilder:
         )
         return self._adopt(process)
 
-    def _start_toxiproxy(self, binary: Path, port: int) -> Toxiproxy:
+    def _start_toxiproxy(self, binary: Path, port: int) -> tuple[Toxiproxy, ManagedProcess]:
         client = Toxiproxy(f"127.0.0.1:{port}")
         process = ManagedProcess.start(
             "toxiproxy",
@@ -159,8 +164,7 @@ class StandBuilder:
             timeout_s=20.0,
             on_start=self._journal_start,
         )
-        self._adopt(process)
-        return client
+        return client, self._adopt(process)
 
 
 def require_serving(address: str) -> None:

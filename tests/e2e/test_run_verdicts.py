@@ -178,6 +178,16 @@ def test_a_load_generator_that_dies_is_inconclusive(tmp_path: Path) -> None:
     assert has(out, "healed")
 
 
+@pytest.mark.parametrize("moment", ['"injected"', '"name": "recovery"'])
+def test_a_toxiproxy_that_dies_says_nothing_of_the_target(tmp_path: Path, moment: str) -> None:
+    process, out = start(tmp_path)
+    wait_for(moment, lambda: (out / "journal.jsonl").exists() and moment in (out / "journal.jsonl").read_text())
+    processes(out)["toxiproxy"].kill()
+    done = finish(process, out)
+    assert done.exit_code == 2, done.output
+    assert done.subjects("RUN_FAILED") == {"toxiproxy"}
+
+
 def test_a_target_that_dies_by_itself_fails(tmp_path: Path) -> None:
     process, out = start(tmp_path)
     wait_for("the fault", lambda: has(out, "injected"))
