@@ -258,10 +258,10 @@ class Runner:
         )
         self._progress.say(f"starting the load ({'direct' if direct else 'through Toxiproxy'})")
         load = LoadRun.start(plan, self._out)
+        identity = ProcessIdentity.of(load.pid)
+        stack.callback(self._journal.write, "process_stopped", name="load", identity=identity)
         stack.callback(load.close)
-        self._journal.write(
-            "process_started", name="load", identity=ProcessIdentity.of(load.pid), command=["load worker"]
-        )
+        self._journal.write("process_started", name="load", identity=identity, command=["load worker"])
         return load
 
     def _end_load(self, judge: Judge) -> None:

@@ -98,6 +98,7 @@ def test_an_unsabotaged_run_passes_and_leaves_nothing_running(tmp_path: Path) ->
     assert all(objective["total"] > 0 for objective in verdict["objectives"])
     assert verdict["reconciliation"]["difference"] <= verdict["reconciliation"]["allowed"]
     assert processes(done.out) == {}
+    assert not has(done.out, "undone"), "something was left to the clean-up that the run should have stopped itself"
     for name in ("report.html", "junit.xml", "summary.md", "timeline.json", "samples.json"):
         assert (done.out / name).is_file(), name
 
