@@ -27,6 +27,7 @@ from holdfast_loadtests.tables import load_table
 from holdfast_slo.documents import Document, Strict, apply_overrides, load_document
 from holdfast_slo.durations import Duration
 from holdfast_slo.openslo import Objective, load_objective
+from holdfast_slo.phases import matching
 
 PACKAGED = files("holdfast_chaos") / "experiments"
 PACKAGED_DATA = files("holdfast_chaos") / "data"
@@ -67,6 +68,12 @@ class Target(Strict):
             raise ValueError("either `command` (a process to start) or `address` (host:port of a running one)")
         if self.command is not None and "grpc" not in self.placeholders:
             raise ValueError("`{grpc}` somewhere in `command`: it is the address the load dials")
+        if self.address is not None and self.placeholders:
+            raise ValueError(
+                f"a `metrics` URL without {{{self.placeholders[0]}}}: the run starts nothing at an address"
+            )
+        if self.address is not None and not 0 < int(self.address.rpartition(":")[2]) < 65536:
+            raise ValueError(f"a port between 1 and 65535 in `address`, got {self.address}")
         return self
 
     @property
@@ -330,7 +337,10 @@ def _fault(document: Document, index: int, entry: FaultEntryBase, target: Target
 
 
 def _planned_fault(document: Document, index: int, entry: FaultEntryBase) -> PlannedFault:
-    length = entry.build().window(entry.for_)
+    try:
+        length = entry.build().window(entry.for_)
+    except ValueError as error:
+        raise document.error(("faults", index, "for"), str(error)) from error
     if length is None:
         raise document.error(("faults", index), "`for: <duration>`", "this kind of fault lasts until it is healed")
     return PlannedFault(entry.id, entry.at.total_seconds(), length.total_seconds())
@@ -365,11 +375,11 @@ def _objective(
         raise document.error(
             loc, "an OpenSLO file beside the experiment or a packaged one", f"the packaged ones are: {packaged}"
         )
-    for position, phase in enumerate(full.phases):
-        if phase not in known:
+    for position, pattern in enumerate(full.phases):
+        if not matching(pattern, known):
             raise document.error(
                 ("objectives", index, "phases", position), f"one of the run's phases: {', '.join(sorted(known))}"
             )
     objective = load_objective(found)
     named = replace(objective, name=full.name or objective.name, target=full.target or objective.target)
-    return JudgedObjective(named, tuple(full.phases))
+    return JudgedObjective(named, tuple(phase for pattern in full.phases for phase in matching(pattern, sorted(known))))

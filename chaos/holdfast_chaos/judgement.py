@@ -180,7 +180,7 @@ def _events(objective: Objective, calls: Iterable[Call]) -> Iterable[tuple[float
     for call in calls:
         labels = call_labels(call)
         if counts(objective, labels):
-            yield call.due_s, not is_good(objective, labels, call.latency_ms / 1000)
+            yield call.due_s, not (call.sent and is_good(objective, labels, call.latency_ms / 1000))
 
 
 def call_labels(call: Call) -> dict[str, str]:
@@ -211,29 +211,34 @@ def reconciliation(readings: Readings, calls: Sequence[Call]) -> Reconciliation 
 
 def check_results(experiment: Experiment, calls: Sequence[Call]) -> list[CheckResult]:
     """The answers that the load's steps state, and the coverage that the experiment asks for."""
-    return [answers_check(experiment.load, calls), *(_coverage_check(wanted, calls) for wanted in experiment.coverage)]
+    answers = answers_check(experiment.load, calls)
+    coverage = [_coverage_check(wanted, calls) for wanted in experiment.coverage]
+    return coverage if answers is None else [answers, *coverage]
 
 
-def answers_check(load: LoadSpec, calls: Iterable[Call]) -> CheckResult:
-    """No call may get a definite answer other than its step states.
+def answers_check(load: LoadSpec, calls: Sequence[Call]) -> CheckResult | None:
+    """No call may get a definite answer other than its step states; None where no step states any.
 
     A registration that was lost answers NotFound, for one, where an unreachable server answers Unavailable.
     Only steps that state `expect` or `assert` make a claim; for the others the objectives alone say what is good.
     """
     claims = _claims(load)
+    if not claims:
+        return None
+    answered = [call for call in calls if (call.scenario, call.step) in claims and call.outcome in {"ok", "definite"}]
     wrong = Counter(
         f"{call.method} answered {call.code} in {call.phase}" + (f": {call.note}" if call.note else "")
-        for call in calls
-        if (call.scenario, call.step) in claims and not call.expected and call.outcome in {"ok", "definite"}
+        for call in answered
+        if not call.expected
     )
     violations = [f"{text} ({count} times)" for text, count in wrong.most_common(SHOWN_MAX)]
     if len(wrong) > SHOWN_MAX:
         violations.append(f"… and {len(wrong) - SHOWN_MAX} more kinds")
     return CheckResult(
         name="answers-as-stated",
-        verdict="FAIL" if wrong else "PASS",
+        verdict="FAIL" if wrong else "PASS" if answered else "INCONCLUSIVE",
         violations=tuple(violations),
-        detail=f"{len(claims)} steps state which answers are right",
+        detail=f"{len(answered)} answers to {len(claims)} steps that state which are right",
     )
 
 

@@ -24,7 +24,7 @@ from holdfast_chaos.runs import RunsError
 from holdfast_chaos.toxiproxy import ToxiproxyError
 from holdfast_chaos.watchdog import CleanupError, WatchdogError, guarded
 from holdfast_loadtests.engine import LoadError
-from holdfast_loadtests.records import Call, read_calls
+from holdfast_loadtests.records import Call, RecordError, read_calls
 from holdfast_slo.prometheus import Prometheus, PrometheusError
 from holdfast_slo.reasons import Code
 from holdfast_slo.report import write_bundle
@@ -134,8 +134,11 @@ def _run(runner: Runner, resolved: Resolved, findings: Findings, stack: ExitStac
 
 
 def _conclude(resolved: Resolved, findings: Findings, out: Path, command: str) -> Verdict:
-    findings.calls = tuple(read_calls(out / bundle.CALLS)) if (out / bundle.CALLS).exists() else ()
     evidence, readings = findings.evidence, findings.readings
+    try:
+        findings.calls = tuple(read_calls(out / bundle.CALLS)) if evidence.windows else ()
+    except RecordError as error:
+        evidence.reasons.append(Reason(code=Code.LOAD_FAILED, subject="load", message=str(error)))
     verdict = judgement.conclude(resolved, evidence, readings, findings.calls, findings.lives, command, time.time())
     series = {name: [asdict(item) for item in read] for name, read in readings.series.items()}
     try:

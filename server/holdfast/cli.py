@@ -18,8 +18,8 @@ EXIT_OK = 0
 EXIT_WRONG_INPUT = 3
 """The arguments or files are wrong; nothing was touched."""
 
-EXIT_DEFECT = 2
-"""The command failed by a defect of its own: INCONCLUSIVE, whatever it was about to say."""
+EXIT_INCONCLUSIVE = 2
+"""The command was ended, or failed by a defect of its own: nothing follows, whatever it was about to say."""
 
 _HARNESS_MODULES = ("holdfast_chaos", "holdfast_loadtests", "holdfast_slo")
 
@@ -124,10 +124,10 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        click.echo("Aborted.", err=True)
-        sys.exit(130)
+        click.echo("Ended by the user before there was anything to conclude.", err=True)
+        sys.exit(EXIT_INCONCLUSIVE)
     except Exception:  # noqa: BLE001  # Python's own exit code for it is 1, which here would claim a proven violation
         traceback.print_exc()
         click.echo("\nThis is a defect of holdfast itself; nothing can be concluded from it.", err=True)
-        sys.exit(EXIT_DEFECT)
+        sys.exit(EXIT_INCONCLUSIVE)
     sys.exit(code if isinstance(code, int) else EXIT_OK)

@@ -72,7 +72,11 @@ class Fault(ABC, Generic[SpecT]):
         """Whether this machine can do it."""
 
     def window(self, given: timedelta | None) -> timedelta | None:
-        """How long it lasts, where the experiment says `for: given`; None where it must be said and was not."""
+        """How long it lasts, where the experiment says `for: given`; None where it must be said and was not.
+
+        Raises:
+            ValueError: `given` contradicts its settings; the text says what was expected.
+        """
         return given
 
     def needs_process(self) -> str | None:

@@ -38,8 +38,14 @@ class KillFault(Fault[KillSpec]):
         return Support(Availability.SUPPORTED)
 
     def window(self, given: timedelta | None) -> timedelta | None:
-        """As long as `for` says, or else `restart_after`."""
-        return self.spec.restart_after if given is None else given
+        """`restart_after`: then it is started again.
+
+        Raises:
+            ValueError: the experiment says `for` as well, and something else by it.
+        """
+        if given not in (None, self.spec.restart_after):
+            raise ValueError("no `for` beside a kill: it lasts until `restart_after`, and until the process is ready")
+        return self.spec.restart_after
 
     def needs_process(self) -> str | None:
         """The process to kill."""

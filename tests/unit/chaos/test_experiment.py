@@ -76,6 +76,8 @@ def test_the_schema_refuses_an_unknown_key() -> None:
         (", for: 10s", "", ["for: <duration>"]),
         ("address: 127.0.0.1:9000", "command: [my-server]", ["{grpc}"]),
         ("address: 127.0.0.1:9000", "address: localhost", ["target.address", "localhost"]),
+        ("address: 127.0.0.1:9000", "address: 127.0.0.1:99999", ["65535", "99999"]),
+        ("address: 127.0.0.1:9000", "address: 127.0.0.1:9000, metrics: 'http://{http}/m'", ["{http}"]),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, old: str, new: str, said: list[str]) -> None:
@@ -110,3 +112,17 @@ def test_the_sum_is_the_file_s_and_another_with_overrides() -> None:
     assert plain == hashlib.sha256(path.read_bytes()).hexdigest()
     others = {load_experiment(str(path), [f"seed={seed}"]).sha256 for seed in (8, 9)}
     assert len({plain, load_experiment(str(path), seed=8).sha256, *others}) == 3
+
+
+def test_a_kill_lasts_until_its_restart_and_says_nothing_else(tmp_path: Path) -> None:
+    text = MINIMAL.replace("address: 127.0.0.1:9000", "command: [server, '{grpc}']")
+    kill = text.replace("latency: {delay: 100ms}", "kill: {target: server, restart_after: 3s}")
+    with pytest.raises(InputError, match="no `for` beside a kill"):
+        load_experiment(written(tmp_path, kill))
+    (window,) = load_experiment(written(tmp_path, kill.replace(", for: 10s", ""))).windows
+    assert window.for_s == 3
+
+
+def test_a_pattern_stands_for_every_fault_window(tmp_path: Path) -> None:
+    text = MINIMAL.replace("[availability.yaml]", "[{openslo: availability.yaml, phases: ['fault:*']}]")
+    assert load_experiment(written(tmp_path, text)).objectives[0].phases == ("fault:slow-net",)

@@ -102,13 +102,19 @@ def test_a_wrong_answer_is_a_violation_only_where_the_step_states_its_answers() 
     }
     stated, silent = call(step=2, **lost), call(step=4, **lost)
     assert answers_check(load, [stated]).verdict == "FAIL"
-    assert answers_check(load, [silent]).verdict == "PASS"
+    assert answers_check(load, [stated, silent]).violations == ("GetAgent answered NotFound in baseline (1 times)",)
 
 
-def test_a_call_that_was_never_answered_is_no_wrong_answer() -> None:
+def test_a_call_that_was_never_answered_is_no_wrong_answer_but_no_proof_either() -> None:
     load = load_experiment("fleet-under-fire").experiment.load
     cut = call(step=2, scenario="agent-life", code="Unavailable", outcome="indefinite", expected=False)
-    assert answers_check(load, [cut]).verdict == "PASS"
+    assert answers_check(load, [cut]).verdict == "INCONCLUSIVE"
+    assert answers_check(load, [cut, call(step=2, scenario="agent-life")]).verdict == "PASS"
+
+
+def test_calls_that_were_never_sent_keep_a_service_from_having_recovered() -> None:
+    never = [replace(one, code="NeverSent") if 10 <= one.due_s < 60 else one for one in calls(60)]
+    assert recovery(evidence((10, 20), end_s=60), never)[0] == "FAIL"
 
 
 def test_a_fault_that_was_never_healed_is_judged_until_the_end_of_the_run() -> None:
