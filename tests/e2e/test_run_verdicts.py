@@ -153,7 +153,7 @@ def test_a_load_that_bypasses_toxiproxy_is_inconclusive_and_names_the_fault(tmp_
     assert "slow-net" in done.output
 
 
-@pytest.mark.parametrize("nothing", ["{delay: 100ms, toxicity: 0.000001}", "{delay: 1ms}"])
+@pytest.mark.parametrize("nothing", ["{delay: 100ms, toxicity: 0.000001}", "{delay: 0s}"])
 def test_a_fault_that_does_nothing_is_inconclusive(tmp_path: Path, nothing: str) -> None:
     done = run(SHORT, tmp_path, f"faults.slow-net.latency={nothing}")
     assert done.exit_code == 2, done.output

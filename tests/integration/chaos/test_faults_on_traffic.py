@@ -90,7 +90,8 @@ def test_kill_is_seen_by_the_system_the_control_path_and_the_load(scene: Stage) 
 def test_kill_lasts_as_long_as_the_restart_waits() -> None:
     fault = make("kill", restart_after="3s")
     assert fault.window(None) == timedelta(seconds=3)
-    assert fault.window(timedelta(seconds=5)) == timedelta(seconds=5)
+    with pytest.raises(ValueError, match="restart_after"):
+        fault.window(timedelta(seconds=5))
     assert make("latency", delay="1s").window(None) is None
 
 
