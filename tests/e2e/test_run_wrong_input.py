@@ -25,9 +25,9 @@ def line_of(path: Path, text: str) -> int:
     ("old", "new", "expected"),
     [
         ("seed: 11", "sede: 11", ["sede", "seed"]),
-        ("baseline: 4s", "baseline: -4s", ["phases.baseline", "-4s"]),
-        ("baseline: 4s", "baseline: 4", ["phases.baseline", "4"]),
-        ("at: 4s, for: 3s", "at: 1s, for: 3s", ["faults.0.at", "1s", "baseline"]),
+        ("baseline: 3s", "baseline: -3s", ["phases.baseline", "-3s"]),
+        ("baseline: 3s", "baseline: 3", ["phases.baseline", "3"]),
+        ("at: 3s, for: 2500ms", "at: 1s, for: 2s", ["faults.0.at", "1s", "baseline"]),
         ("availability.yaml", "no-such.yaml", ["no-such.yaml", "availability.yaml"]),
         ("latency: {delay", "lattency: {delay", ["lattency", "latency"]),
         ("delay: 100ms", "delay: lots", ["delay", "lots"]),
