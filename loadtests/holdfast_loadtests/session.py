@@ -23,11 +23,10 @@ from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import LocalRunner
-from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.driver import Driver
-from holdfast_loadtests.exposition import TallyCollector
+from holdfast_loadtests.exposition import CONTENT_TYPE, Exposition
 from holdfast_loadtests.records import Call
 from holdfast_loadtests.sending import Connection
 from holdfast_loadtests.spec import LoadSpec
@@ -150,9 +149,13 @@ class Session:
         all_there.wait()
 
     def _serve_metrics(self) -> WSGIServer:
-        registry = CollectorRegistry()
-        registry.register(TallyCollector(self._driver.tally))
-        server = WSGIServer(("127.0.0.1", 0), make_wsgi_app(registry), log=None)
+        exposition = Exposition(self._driver.tally)
+
+        def answer(_environ: object, start_response: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
+            start_response("200 OK", [("Content-Type", CONTENT_TYPE)])
+            return [exposition.text().encode()]
+
+        server = WSGIServer(("127.0.0.1", 0), answer, log=None)
         server.start()
         return server
 

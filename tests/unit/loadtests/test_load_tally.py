@@ -2,12 +2,12 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast_loadtests.clock import PhaseLog
 from holdfast_loadtests.codes import CODE_NAMES, CODES, error_class, outcome
-from holdfast_loadtests.exposition import TallyCollector
-from holdfast_loadtests.tally import LATENCY_BUCKETS_S, Histogram, Tally, at_quantile
+from holdfast_loadtests.exposition import Exposition
+from holdfast_loadtests.tally import LATENCY_BUCKETS_S, Handled, Histogram, Tally, at_quantile
 
 
 @given(st.lists(st.floats(0, 20), max_size=30))
@@ -21,12 +21,57 @@ def test_a_value_equal_to_a_bound_is_within_it(values_s):
 
 
 def test_an_idle_load_exposes_its_metrics_without_samples_of_calls():
-    registry = CollectorRegistry()
-    registry.register(TallyCollector(Tally()))
-    text = generate_latest(registry).decode()
+    text = Exposition(Tally()).text()
     assert "# TYPE grpc_client_handled_total counter" in text
-    assert "holdfast_load_in_flight 0.0" in text
+    assert "holdfast_load_in_flight 0\n" in text
     assert "grpc_client_handled_total{" not in text
+
+
+def handled(code: str, phase: str = "baseline") -> Handled:
+    return Handled("unary", "a.B", "C", code, phase)
+
+
+def samples(exposition: Exposition) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """What Prometheus reads: every sample by name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(exposition.text())
+        for sample in family.samples
+    }
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["OK", "Unavailable"]), st.sampled_from(["a", "b"]), st.floats(0, 20)), max_size=30
+    )
+)
+def test_what_prometheus_reads_is_what_was_counted_however_often_it_asks(calls):
+    tally = Tally()
+    exposition = Exposition(tally)
+    for code, phase, latency_s in calls:
+        tally.latency.setdefault(handled(code, phase), Histogram(LATENCY_BUCKETS_S)).observe(latency_s)
+        samples(exposition)  # keeps the lines of every series, which must not outlive their counts
+    read = samples(exposition)
+    for labels, histogram in tally.latency.items():
+        key = tuple(sorted(labels_of(labels).items()))
+        assert read["grpc_client_handled_total", key] == sum(histogram.counts)
+        assert read["grpc_client_handling_seconds_count", key] == sum(histogram.counts)
+        assert read["grpc_client_handling_seconds_sum", key] == histogram.sum_s
+        for number, bound in enumerate([*map(str, LATENCY_BUCKETS_S), "+Inf"]):
+            bucket = tuple(sorted({**labels_of(labels), "le": bound}.items()))
+            assert read["grpc_client_handling_seconds_bucket", bucket] == sum(histogram.counts[: number + 1])
+
+
+def labels_of(labels: Handled) -> dict[str, str]:
+    return {("phase" if name == "phase" else f"grpc_{name}"): value for name, value in labels._asdict().items()}
+
+
+def test_label_values_are_escaped():
+    tally = Tally()
+    tally.latency[handled('O"K\\', "new\nline")] = Histogram(LATENCY_BUCKETS_S)
+    assert ("grpc_client_handled_total", tuple(sorted(labels_of(handled('O"K\\', "new\nline")).items()))) in samples(
+        Exposition(tally)
+    )
 
 
 @pytest.mark.parametrize(("q", "expected"), [(0.0, 1.0), (0.5, 2.0), (0.75, 3.0), (0.76, 4.0), (1.0, 4.0)])
