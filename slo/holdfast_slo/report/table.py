@@ -32,7 +32,8 @@ def _rows(verdict: Verdict) -> Iterator[tuple[str, str, str, str, str]]:
     for one in verdict.objectives:
         bounds = f"{count(one.total)} calls, bounds {percent(one.ci_low)} to {percent(one.ci_high)}"
         proof = one.detail if one.observed is None else bounds
-        yield one.verdict, one.display_name or one.name, percent(one.target), percent(one.observed), proof
+        judged = f"{one.display_name or one.name}, {one.phase}"
+        yield one.verdict, judged, percent(one.target), percent(one.observed), proof
     for fault in verdict.faults:
         yield fault.verdict, fault.id, fault.kind, "—", fault.proof
     for check in verdict.checks:
