@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import floor
+from math import floor, inf
 from statistics import median
 
 from holdfast_chaos.events import counts, is_good
@@ -48,6 +48,9 @@ BUCKET_S = 0.5
 CLIENT_COUNTER = "grpc_client_handled_total"
 """What every attempt of the load counts in, by service, method, code and phase."""
 
+SETTLED_S = 2 * SCRAPE_INTERVAL_S
+"""Scrapes older than this are whole in Prometheus: a scrape may take its whole interval."""
+
 SHOWN_MAX = 20
 """Violations listed by name; the rest are counted."""
 
@@ -72,9 +75,16 @@ def read(judged: Iterable[JudgedObjective], evidence: Evidence, sources: Sources
     return readings
 
 
-def _judge_one(objective: Objective, phase: str, evidence: Evidence, sources: Sources, into: Readings) -> None:
+def _judge_one(
+    objective: Objective,
+    phase: str,
+    evidence: Evidence,
+    sources: Sources,
+    into: Readings,
+    until_s: float = inf,
+) -> None:
     source = sources.of(objective)
-    result, reasons, series = judge(objective, [phase], evidence.windows, source, SCRAPE_INTERVAL_S)
+    result, reasons, series = judge(objective, [phase], evidence.windows, source, SCRAPE_INTERVAL_S, until_s)
     into.objectives.append(result)
     into.reasons.extend(reasons)
     into.series[f"{objective.name}/{phase}"] = series
@@ -91,16 +101,19 @@ def _read_total(evidence: Evidence, prometheus: Prometheus, into: Readings) -> N
     into.handled = round(sum(item.samples[-1][1] for item in series if item.samples))
 
 
-def baseline_reasons(judged: Sequence[JudgedObjective], evidence: Evidence, sources: Sources) -> list[Reason]:
+def baseline_reasons(
+    judged: Sequence[JudgedObjective], evidence: Evidence, sources: Sources, now_s: float
+) -> list[Reason]:
     """Why nothing may be injected: each objective judged in the baseline must hold there, at least as observed.
 
     Too few samples for a proof do not stop a run here (the verdict will say so); a ratio below its target, or none at
     all, does.
     """
     readings = Readings()
+    until_s = now_s - SETTLED_S
     for entry in judged:
         if BASELINE in entry.phases:
-            _judge_one(entry.objective, BASELINE, evidence, sources, readings)
+            _judge_one(entry.objective, BASELINE, evidence, sources, readings, until_s)
     return [reason for result in readings.objectives if (reason := _baseline_reason(result))] or [
         reason for reason in readings.reasons if reason.code in {"PROMETHEUS_UNREACHABLE", "METRICS_MISSING"}
     ]
@@ -113,7 +126,9 @@ def _baseline_reason(result: ObjectiveResult) -> Reason | None:
         )
         return Reason(code="BASELINE_VIOLATED", subject=result.name, message=message)
     if result.observed is None or result.observed < result.target:
-        seen = "no samples" if result.observed is None else f"{result.observed:.4%} of {result.total}"
+        seen = (
+            (result.detail or "no samples") if result.observed is None else f"{result.observed:.4%} of {result.total}"
+        )
         message = (
             f"{result.name} did not hold in the baseline ({seen}, target {result.target:.4%}): nothing was injected"
         )

@@ -118,7 +118,7 @@ def _reachable(url: str) -> Prometheus:
 
 def _run(runner: Runner, resolved: Resolved, findings: Findings, stack: ExitStack, interrupts: Interrupts) -> None:
     def gate(evidence: Evidence, sources: Sources) -> Sequence[Reason]:
-        return judgement.baseline_reasons(resolved.objectives, evidence, sources)
+        return judgement.baseline_reasons(resolved.objectives, evidence, sources, time.time())
 
     def judge(evidence: Evidence, sources: Sources) -> None:
         findings.readings = judgement.read(resolved.objectives, evidence, sources)

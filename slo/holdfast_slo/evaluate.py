@@ -1,5 +1,6 @@
 """An objective judged from Prometheus: counted per phase, decided by exact bounds, never passed without data."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -66,17 +67,27 @@ def judge(
     windows: Sequence[PhaseWindow],
     source: Source,
     scrape_interval_s: float,
+    until_s: float = math.inf,
 ) -> tuple[ObjectiveResult, list[Reason], list[Series]]:
     """Judges an objective over its phases (`fault:*` stands for every fault window), pooled by events.
 
     A phase that is by itself proven below the target fails the objective, however many good events others add. Returns
     the raw series beside the result, so that another person can judge again. Never raises for lack of data: that is an
     INCONCLUSIVE result with its reason.
+
+    Args:
+        objective: what to judge.
+        phases: where to judge it.
+        windows: when each phase was in force.
+        source: where the samples are.
+        scrape_interval_s: how often they were taken.
+        until_s: samples after this are left out, unix seconds. Needed while counters still move: an objective's two
+            queries would else see different scrapes, and more good events than events.
     """
     seen: list[Series] = []
     try:
         names = _phases(phases, windows)
-        samples = _fetch(objective, windows, source, scrape_interval_s)
+        samples = _fetch(objective, windows, source, scrape_interval_s, until_s)
         seen = [*samples.total, *samples.part]
         _check_covered(names, windows, samples.total, scrape_interval_s)
         counts, resets = _counts(objective, names, windows, samples)
@@ -100,9 +111,11 @@ def _phases(patterns: Iterable[str], windows: Sequence[PhaseWindow]) -> list[str
     return names
 
 
-def _fetch(objective: Objective, windows: Sequence[PhaseWindow], source: Source, scrape_interval_s: float) -> _Samples:
+def _fetch(
+    objective: Objective, windows: Sequence[PhaseWindow], source: Source, scrape_interval_s: float, until_s: float
+) -> _Samples:
     start_s = min(window.start_s for window in windows) - _SCRAPES_BEFORE * scrape_interval_s
-    end_s = max(window.end_s for window in windows) + _TAIL_S
+    end_s = min(max(window.end_s for window in windows) + _TAIL_S, until_s)
     total = source.raw(str(objective.total), start_s, end_s)
     if not total:
         raise _UntrustedError(Code.METRICS_MISSING, f"Prometheus has no samples of {objective.total}")

@@ -175,3 +175,25 @@ def test_a_series_that_appears_within_a_window_counts_from_zero():
     born = series([(105, 3), (106, 4), (125, 9)])
     assert increase(born, ["baseline"], WINDOWS) == Increase(4, 0)
     assert increase(born, ["recovery"], WINDOWS) == Increase(5, 0)
+
+
+class Moving:
+    """A source whose counters gain a call at every look, all of them good: a scrape lands between two queries."""
+
+    def __init__(self):
+        self._now_s = 110
+
+    def raw(self, selector, start_s, end_s):
+        self._now_s += 1
+        samples = ((float(at), float(at - 100)) for at in range(101, self._now_s + 1) if start_s <= at <= end_s)
+        labels = {"code": "OK"} if "{" in selector else {}
+        return [series(samples, phase="baseline", **labels)]
+
+
+def test_a_scrape_between_two_queries_does_not_make_more_good_events_than_events():
+    counted = objective(good='handled{code="OK"}', bad=None)
+    windows = [PhaseWindow("baseline", 100, 110)]
+    torn, _, _ = judge(counted, ["baseline"], windows, Moving(), 1.0)
+    assert torn.observed is None
+    whole, _, _ = judge(counted, ["baseline"], windows, Moving(), 1.0, until_s=110)
+    assert (whole.good, whole.total) == (10, 10)
