@@ -27,7 +27,7 @@ from holdfast_loadtests.tables import load_table
 from holdfast_slo.documents import Document, Strict, apply_overrides, load_document
 from holdfast_slo.durations import Duration
 from holdfast_slo.openslo import Objective, load_objective
-from holdfast_slo.phases import matching
+from holdfast_slo.phases import BASELINE, RECOVERY, matching
 
 PACKAGED = files("holdfast_chaos") / "experiments"
 PACKAGED_DATA = files("holdfast_chaos") / "data"
@@ -143,7 +143,7 @@ class ObjectiveEntry(Strict):
 
     name: Slug | None = None
     openslo: str
-    phases: list[str] = Field(default=[timeline.BASELINE, timeline.RECOVERY], min_length=1)
+    phases: list[str] = Field(default=[BASELINE, RECOVERY], min_length=1)
     target: float | None = Field(None, gt=0, lt=1)
 
 

@@ -14,12 +14,12 @@ from holdfast_chaos.proof import Evidence as Traffic
 from holdfast_chaos.proof import Window
 from holdfast_chaos.recovery_time import WINDOW_S, Indicator, recovered_after_s
 from holdfast_chaos.runner import Evidence, FaultRecord, Sources
-from holdfast_chaos.timeline import BASELINE
 from holdfast_loadtests.records import Call
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.summary import LoadSummary, distinct_rows, timeline
 from holdfast_slo.evaluate import judge
 from holdfast_slo.openslo import Objective
+from holdfast_slo.phases import BASELINE, FAULT_PREFIX
 from holdfast_slo.prometheus import Prometheus, PrometheusError, Series
 from holdfast_slo.reasons import Code, VerdictWord
 from holdfast_slo.report import Timeline, TimelinePoint
@@ -168,7 +168,7 @@ def recovery_result(
     indicators = [
         Indicator.of(entry.objective.target, _events(entry.objective, calls))
         for entry in judged
-        if any(not phase.startswith("fault:") for phase in entry.phases)
+        if any(not phase.startswith(FAULT_PREFIX) for phase in entry.phases)
     ]
     injections = [record.injected_s for record in evidence.faults if record.injected_s is not None]
     end_s = evidence.windows[-1].end_s if evidence.windows else evidence.started_s

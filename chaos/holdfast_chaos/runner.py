@@ -29,6 +29,7 @@ from holdfast_loadtests.engine import LoadError, LoadPlan, LoadRun
 from holdfast_loadtests.summary import LoadSummary
 from holdfast_slo.evaluate import PhaseWindow
 from holdfast_slo.openslo import Objective
+from holdfast_slo.phases import BASELINE
 from holdfast_slo.prometheus import Prometheus
 from holdfast_slo.verdict import Reason
 
@@ -156,7 +157,7 @@ class Runner:
     def _conduct(self, gate: BaselineGate) -> None:
         self._warm_up()
         plan = {phase.name: phase for phase in self._resolved.phases}
-        self._phase(plan[timeline.BASELINE])
+        self._phase(plan[BASELINE])
         self._leave_phase()
         reasons = gate(self.evidence, self._sources)
         if reasons:

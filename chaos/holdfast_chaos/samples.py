@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from holdfast_chaos.events import counts
 from holdfast_chaos.experiment import JudgedObjective
-from holdfast_chaos.timeline import BASELINE, RECOVERY
 from holdfast_slo.openslo import Objective
+from holdfast_slo.phases import BASELINE, RECOVERY
 from holdfast_slo.statistics import samples_needed
 
 FAILURES_PROVIDED_FOR = 1

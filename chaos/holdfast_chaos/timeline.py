@@ -9,10 +9,10 @@ because things looked good.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast_slo.phases import BASELINE, FAULT_PREFIX, RECOVERY, SETTLE
+
 WARMUP = "warmup"
-BASELINE = "baseline"
-SETTLE = "settle"
-RECOVERY = "recovery"
+"""Before the baseline: connections are made and the first scrapes come in. Judged by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class PlannedFault:
     @property
     def phase(self) -> str:
         """The name of the phase its window is."""
-        return f"fault:{self.id}"
+        return FAULT_PREFIX + self.id
 
     @property
     def end_s(self) -> float:

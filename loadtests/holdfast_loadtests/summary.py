@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from holdfast_loadtests.records import Call
 from holdfast_loadtests.tally import at_quantile
+from holdfast_slo.phases import BASELINE, RECOVERY
 
-JUDGED_PHASES: Final = ("baseline", "recovery")
+JUDGED_PHASES: Final = (BASELINE, RECOVERY)
 """The generator is judged where nothing is broken: under a fault, calls that end together make the next ones late."""
 
 LAG_P99_MAX_MS: Final = 50.0
