@@ -129,9 +129,10 @@ def test_calls_are_counted_by_method_and_code(server: ServerProcess, channel: gr
     for _ in range(2):
         with pytest.raises(grpc.RpcError):
             stub.RegisterAgent(pb.RegisterAgentRequest(parent="namespaces/counted", agent_id="a"))
-    metrics = page(server, "/metrics")[1]
     labels = f'grpc_method="RegisterAgent",grpc_service="{SERVICE}",grpc_type="unary"'
-    assert f'grpc_server_handled_total{{grpc_code="AlreadyExists",{labels}}} 2.0' in metrics
+    counted = f'grpc_server_handled_total{{grpc_code="AlreadyExists",{labels}}} 2.0'
+    wait_for(lambda: counted in page(server, "/metrics")[1], "a call to be counted, which follows its answer")
+    metrics = page(server, "/metrics")[1]
     assert "grpc_server_handling_seconds_bucket{" in metrics
     assert 'holdfast_agents{liveness="live",tier="unspecified"}' in metrics
     assert "holdfast_store_commit_batch_size_count" in metrics
