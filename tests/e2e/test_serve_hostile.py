@@ -82,7 +82,7 @@ def test_bytes_that_are_no_request_are_the_callers_fault(server: ServerProcess, 
             call()
         assert wrong_fields(refused.value) == ["request"]
     assert "call_failed" not in server.log.read_text()
-    assert handled(server, "KeepLeaseAlive", "InvalidArgument") == 1
+    wait_for(lambda: handled(server, "KeepLeaseAlive", "InvalidArgument") == 1, "the call to be counted")
 
 
 @pytest.mark.parametrize(
