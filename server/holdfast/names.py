@@ -7,6 +7,8 @@ record is.
 AGENT_PREFIX = "agent:"
 LEASE_PREFIX = "lease:"
 REQUEST_PREFIX = "request:"
+ADMIN_PREFIX = "admin:"
+REPLICA_PREFIX = "replica:"
 
 
 def agent_name(parent: str, agent_id: str) -> str:
@@ -27,6 +29,16 @@ def parent_of(name: str) -> str:
 def agent_key(name: str) -> str:
     """Store key of an agent's record."""
     return AGENT_PREFIX + name
+
+
+def admin_key(name: str) -> str:
+    """Store key of what an operator decided about an agent; outlives the agent's record."""
+    return ADMIN_PREFIX + name
+
+
+def replica_key(replica: str) -> str:
+    """Store key under which a replica says that it is there."""
+    return REPLICA_PREFIX + replica
 
 
 def lease_key(name: str) -> str:
