@@ -31,8 +31,8 @@ test: tools ## run every test
 lint: $(INSTALLED) ## linters, type checkers, generated code in step
 	@scripts/lint
 
-bench: $(INSTALLED) ## benchmarks, one JSON line each on stdout
-	@PYTHONPATH=tests $(BIN)/python -m benchmarks
+bench: $(INSTALLED) ## benchmarks, one JSON line each on stdout (some: NAMES="keepalive")
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(NAMES)
 
 proto: $(INSTALLED) ## regenerate the stubs from proto/
 	@scripts/proto

@@ -2,16 +2,31 @@
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 
-from benchmarks import register_durable
+from benchmarks import keepalive, register_durable
+from benchmarks.rounds import Comparison
 
 
-def main(names: list[str]) -> None:
+async def _register_durable() -> list[Comparison]:
+    return [await register_durable.run()]
+
+
+KNOWN: dict[str, Callable[[], Awaitable[list[Comparison]]]] = {
+    "register_durable": _register_durable,
+    "keepalive": keepalive.run,
+}
+
+
+async def main(names: list[str]) -> None:
     """Runs the benchmarks named, all unless told."""
-    known = {"register_durable": register_durable.run}
-    for name in names or known:
-        sys.stdout.write(asyncio.run(known[name]()).as_json() + "\n")
-        sys.stdout.flush()
+    unknown = sorted(set(names) - set(KNOWN))
+    if unknown:
+        sys.exit(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(KNOWN)}.")
+    for name in names or KNOWN:
+        for comparison in await KNOWN[name]():
+            sys.stdout.write(comparison.as_json() + "\n")
+            sys.stdout.flush()
 
 
-main(sys.argv[1:])
+asyncio.run(main(sys.argv[1:]))
