@@ -1,17 +1,8 @@
-"""AgentRegistryService: register, read, list, remove and watch agents."""
-
-import asyncio
-import itertools
-from collections.abc import AsyncIterator, Iterator
+"""AgentRegistryService: register, read, list and remove agents; watching has a module of its own."""
 
 from holdfast.core import agents
-from holdfast.errors import HoldfastError, Reason, invalid_field
-from holdfast.history import FellBehindError
-from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.errors import invalid_field
 from holdfast.registry.v1.agent_registry_service_pb2 import (
-    AgentEvent,
-    AgentEvents,
-    AgentEventType,
     DeregisterAgentRequest,
     DeregisterAgentResponse,
     GetAgentRequest,
@@ -20,32 +11,11 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     ListAgentsResponse,
     RegisterAgentRequest,
     RegisterAgentResponse,
-    WatchAgentsRequest,
-    WatchAgentsResponse,
-    WatchProgress,
-    WatchReset,
-    WatchResetReason,
 )
 from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.registry import Registry
-
-SNAPSHOT_PAGE = 500
-"""Most agents in one message of a snapshot: usually some 250 KB."""
-
-PAGE_BYTES_MAX = 2 << 20
-"""Size after which a page or a message of a snapshot takes no further agent. With the largest agent there can be, some
-700 KB, it stays below the 4 MB that gRPC clients take.
-"""
-
-STEPS_AT_ONCE = 256
-"""Revisions a watcher takes from the history before others get their turn."""
-
-PROGRESS_EVERY_S = 5.0
-"""How often a quiet watch that asks for it is told how far it has come."""
-
-WATCHERS_MAX = 10_000
-"""Most watches at a time on one replica."""
+from holdfast.service.watching import PROGRESS_EVERY_S, WATCHERS_MAX, AgentWatching
 
 
 class AgentRegistry:
@@ -53,16 +23,15 @@ class AgentRegistry:
 
     Args:
         registry: The state.
-        progress_every_s: See `PROGRESS_EVERY_S`.
-        watchers_max: See `WATCHERS_MAX`.
+        progress_every_s: See `watching.PROGRESS_EVERY_S`.
+        watchers_max: See `watching.WATCHERS_MAX`.
     """
 
     def __init__(
         self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S, watchers_max: int = WATCHERS_MAX
     ) -> None:
         self._registry = registry
-        self._progress_every_s = progress_every_s
-        self._watchers_max = watchers_max
+        self.watch_agents = AgentWatching(registry, progress_every_s, watchers_max).watch_agents
 
     async def register_agent(self, request: RegisterAgentRequest, _context: CallContext) -> RegisterAgentResponse:
         """RegisterAgent."""
@@ -91,112 +60,13 @@ class AgentRegistry:
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
         found = view.live_agents(request.parent, after, size + 1)
-        page = found[: _fitting(found, 0, size)]
+        page = found[: paging.fitting(found, 0, size)]
         token = paging.encode(query, page[-1].name) if len(found) > len(page) else ""
         return ListAgentsResponse(agents=page, next_page_token=token, revision=view.revision)
 
     async def deregister_agent(self, request: DeregisterAgentRequest, _context: CallContext) -> DeregisterAgentResponse:
         """DeregisterAgent."""
         return await self._registry.execute(lambda reader: agents.deregister(reader, request))
-
-    async def watch_agents(
-        self, request: WatchAgentsRequest, _context: CallContext
-    ) -> AsyncIterator[WatchAgentsResponse | bytes]:
-        """WatchAgents. Changes come as serialised responses, which all watchers share."""
-        _refuse_filter(request.filter)
-        if self._registry.watchers >= self._watchers_max:
-            raise HoldfastError(
-                Reason.QUOTA_EXCEEDED, f"{self._watchers_max} watches run already; end some, or ask another replica."
-            )
-        self._registry.watchers += 1
-        try:
-            async for response in self._watch(request):
-                yield response
-        finally:
-            self._registry.watchers -= 1
-
-    async def _watch(self, request: WatchAgentsRequest) -> AsyncIterator[WatchAgentsResponse | bytes]:
-        view = self._registry.view
-        await view.reached(await self._registry.store.current_revision())
-        if request.start_revision == 0:
-            position = view.revision
-            for page in _snapshot(position, view.live_agents(request.parent)):
-                yield page
-        else:
-            position = request.start_revision - 1
-            if position > view.revision:
-                raise _in_future(request.start_revision, view.revision)
-            if position < view.history.start:
-                yield _reset(WatchResetReason.WATCH_RESET_REASON_COMPACTED, view.history.start)
-                # The status says it too, for clients that do not know this step of the protocol.
-                raise _compacted(request.start_revision, view.history.start)
-        async for response in self._changes(request, position):
-            yield response
-
-    async def _changes(self, request: WatchAgentsRequest, position: int) -> AsyncIterator[WatchAgentsResponse | bytes]:
-        history, clock = self._registry.view.history, asyncio.get_running_loop().time
-        told_s = clock()
-        while True:
-            wait_s = max(0.0, told_s + self._progress_every_s - clock()) if request.progress_notify else None
-            await history.advance(position, wait_s)
-            try:
-                steps = history.after(position, STEPS_AT_ONCE)
-            except FellBehindError:
-                yield _reset(WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER, history.start)
-                return
-            for step in steps:
-                encoded = step.encoded(request.parent)
-                position = step.revision
-                if encoded is not None:
-                    yield encoded
-                    told_s = clock()
-            # By the clock, not by silence: where other namespaces are never silent, a quiet watch must hear it too.
-            if request.progress_notify and clock() - told_s >= self._progress_every_s:
-                yield WatchAgentsResponse(revision=position, progress=WatchProgress())
-                told_s = clock()
-
-
-def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[WatchAgentsResponse]:
-    """A snapshot in messages of one revision, at least one; the last says that it is."""
-    first, is_last = 0, False
-    while not is_last:
-        after = first + _fitting(agents_there, first, SNAPSHOT_PAGE)
-        is_last = after >= len(agents_there)
-        events = [
-            AgentEvent(type=AgentEventType.AGENT_EVENT_TYPE_ADDED, agent=agent) for agent in agents_there[first:after]
-        ]
-        yield WatchAgentsResponse(revision=revision, events=AgentEvents(events=events, snapshot_end=is_last))
-        first = after
-
-
-def _fitting(found: list[Agent], first: int, count_max: int) -> int:
-    """How many agents, from `first` on, go into one message."""
-    size_bytes = 0
-    for count, agent in enumerate(itertools.islice(found, first, first + count_max)):
-        if size_bytes >= PAGE_BYTES_MAX:
-            return count
-        size_bytes += agent.ByteSize()
-    return min(count_max, len(found) - first)
-
-
-def _reset(reason: WatchResetReason.ValueType, start: int) -> WatchAgentsResponse:
-    return WatchAgentsResponse(revision=start, reset=WatchReset(reason=reason, compact_revision=start + 1))
-
-
-def _in_future(start_revision: int, revision: int) -> HoldfastError:
-    return HoldfastError(
-        Reason.REVISION_FUTURE,
-        f"start_revision {start_revision} lies beyond {revision + 1}, the next to come; watch from 0 for a snapshot.",
-        metadata={"revision": str(revision)},
-    )
-
-
-def _compacted(start_revision: int, start: int) -> HoldfastError:
-    return HoldfastError(
-        Reason.REVISION_COMPACTED,
-        f"the history from {start_revision} to {start} has been dropped; watch from 0 for a snapshot.",
-        metadata={"compact_revision": str(start + 1)},
-    )
 
 
 def _refuse_filter(text: str) -> None:

@@ -3,12 +3,31 @@
 import base64
 import binascii
 import hashlib
+import itertools
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
 
 from holdfast.errors import invalid_field
 
 PAGE_SIZE_DEFAULT = 100
 
+PAGE_BYTES_MAX = 2 << 20
+"""Size after which a page or a message of a snapshot takes no further agent. With the largest agent there can be, some
+700 KB, it stays below the 4 MB that gRPC clients take.
+"""
+
 _BINDING_BYTES = 8
+
+
+def fitting(found: Sequence[Message], first: int, count_max: int) -> int:
+    """How many of these, from `first` on and at most `count_max`, go into one message; at least one if there is one."""
+    size_bytes = 0
+    for count, each in enumerate(itertools.islice(found, first, first + count_max)):
+        if size_bytes >= PAGE_BYTES_MAX:
+            return count
+        size_bytes += each.ByteSize()
+    return min(count_max, len(found) - first)
 
 
 def encode(query: str, last: str) -> str:

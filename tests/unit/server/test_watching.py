@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType, WatchAgentsRequest, WatchResetReason
-from holdfast.service.agents import SNAPSHOT_PAGE
 from holdfast.service.janitor import Janitor
+from holdfast.service.watching import SNAPSHOT_PAGE
 from holdfast.store.sqlite import SqliteStore
 from support.replica import CALL, PARENT, Replica, replica
 

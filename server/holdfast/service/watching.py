@@ -1,0 +1,144 @@
+"""WatchAgents: a snapshot or a place in the history, then every change in order, or a reset that says why not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+from holdfast.errors import HoldfastError, Reason, invalid_field
+from holdfast.history import FellBehindError
+from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import (
+    AgentEvent,
+    AgentEvents,
+    AgentEventType,
+    WatchAgentsRequest,
+    WatchAgentsResponse,
+    WatchProgress,
+    WatchReset,
+    WatchResetReason,
+)
+from holdfast.service.context import CallContext
+from holdfast.service.paging import fitting
+from holdfast.service.registry import Registry
+
+SNAPSHOT_PAGE = 500
+"""Most agents in one message of a snapshot: usually some 250 KB."""
+
+STEPS_AT_ONCE = 256
+"""Revisions a watcher takes from the history before others get their turn."""
+
+PROGRESS_EVERY_S = 5.0
+"""How often a quiet watch that asks for it is told how far it has come."""
+
+WATCHERS_MAX = 10_000
+"""Most watches at a time on one replica."""
+
+
+class AgentWatching:
+    """The handler of WatchAgents.
+
+    Args:
+        registry: The state.
+        progress_every_s: See `PROGRESS_EVERY_S`.
+        watchers_max: See `WATCHERS_MAX`.
+    """
+
+    def __init__(
+        self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S, watchers_max: int = WATCHERS_MAX
+    ) -> None:
+        self._registry = registry
+        self._progress_every_s = progress_every_s
+        self._watchers_max = watchers_max
+
+    async def watch_agents(
+        self, request: WatchAgentsRequest, _context: CallContext
+    ) -> AsyncIterator[WatchAgentsResponse | bytes]:
+        """WatchAgents. Changes come as serialised responses, which all watchers share."""
+        _refuse_filter(request.filter)
+        if self._registry.watchers >= self._watchers_max:
+            raise HoldfastError(
+                Reason.QUOTA_EXCEEDED, f"{self._watchers_max} watches run already; end some, or ask another replica."
+            )
+        self._registry.watchers += 1
+        try:
+            async for response in self._watch(request):
+                yield response
+        finally:
+            self._registry.watchers -= 1
+
+    async def _watch(self, request: WatchAgentsRequest) -> AsyncIterator[WatchAgentsResponse | bytes]:
+        view = self._registry.view
+        await view.reached(await self._registry.store.current_revision())
+        if request.start_revision == 0:
+            position = view.revision
+            for page in _snapshot(position, view.live_agents(request.parent)):
+                yield page
+        else:
+            position = request.start_revision - 1
+            if position > view.revision:
+                raise _in_future(request.start_revision, view.revision)
+            if position < view.history.start:
+                yield _reset(WatchResetReason.WATCH_RESET_REASON_COMPACTED, view.history.start)
+                # The status says it too, for clients that do not know this step of the protocol.
+                raise _compacted(request.start_revision, view.history.start)
+        async for response in self._changes(request, position):
+            yield response
+
+    async def _changes(self, request: WatchAgentsRequest, position: int) -> AsyncIterator[WatchAgentsResponse | bytes]:
+        history, clock = self._registry.view.history, asyncio.get_running_loop().time
+        told_s = clock()
+        while True:
+            wait_s = max(0.0, told_s + self._progress_every_s - clock()) if request.progress_notify else None
+            await history.advance(position, wait_s)
+            try:
+                steps = history.after(position, STEPS_AT_ONCE)
+            except FellBehindError:
+                yield _reset(WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER, history.start)
+                return
+            for step in steps:
+                encoded = step.encoded(request.parent)
+                position = step.revision
+                if encoded is not None:
+                    yield encoded
+                    told_s = clock()
+            # By the clock, not by silence: where other namespaces are never silent, a quiet watch must hear it too.
+            if request.progress_notify and clock() - told_s >= self._progress_every_s:
+                yield WatchAgentsResponse(revision=position, progress=WatchProgress())
+                told_s = clock()
+
+
+def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[WatchAgentsResponse]:
+    """A snapshot in messages of one revision, at least one; the last says that it is."""
+    first, is_last = 0, False
+    while not is_last:
+        after = first + fitting(agents_there, first, SNAPSHOT_PAGE)
+        is_last = after >= len(agents_there)
+        events = [
+            AgentEvent(type=AgentEventType.AGENT_EVENT_TYPE_ADDED, agent=agent) for agent in agents_there[first:after]
+        ]
+        yield WatchAgentsResponse(revision=revision, events=AgentEvents(events=events, snapshot_end=is_last))
+        first = after
+
+
+def _reset(reason: WatchResetReason.ValueType, start: int) -> WatchAgentsResponse:
+    return WatchAgentsResponse(revision=start, reset=WatchReset(reason=reason, compact_revision=start + 1))
+
+
+def _in_future(start_revision: int, revision: int) -> HoldfastError:
+    return HoldfastError(
+        Reason.REVISION_FUTURE,
+        f"start_revision {start_revision} lies beyond {revision + 1}, the next to come; watch from 0 for a snapshot.",
+        metadata={"revision": str(revision)},
+    )
+
+
+def _compacted(start_revision: int, start: int) -> HoldfastError:
+    return HoldfastError(
+        Reason.REVISION_COMPACTED,
+        f"the history from {start_revision} to {start} has been dropped; watch from 0 for a snapshot.",
+        metadata={"compact_revision": str(start + 1)},
+    )
+
+
+def _refuse_filter(text: str) -> None:
+    if text:
+        raise invalid_field("filter", f"{text[:100]!r}: filters are not built yet; leave it empty")
