@@ -180,6 +180,13 @@ class Reason(Enum):
         "An operator has banned the agent.",
         "Ask the operator to unban it.",
     )
+    ADMIN_STATE_CONFLICT = ReasonInfo(
+        code_pb2.FAILED_PRECONDITION,
+        True,
+        Fault.STATE,
+        "The agent's admin state does not allow the call.",
+        "Read the agent; UncordonAgent leads back to ENABLED from every state but BANNED.",
+    )
     NOT_OWNER = ReasonInfo(
         code_pb2.FAILED_PRECONDITION,
         True,

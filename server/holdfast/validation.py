@@ -115,6 +115,8 @@ def _list_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterabl
             if len(violations) >= VIOLATIONS_MAX:
                 return
             _apply(value_checks, value, f"{path}{name}[{index}]", violations)
+            if rules.inherits and not getattr(value, rules.inherits):
+                setattr(value, rules.inherits, getattr(message, rules.inherits))
             for check in _checks_of(nested) if nested is not None else ():
                 check(value, f"{path}{name}[{index}].", violations)
         if rules.unique and len(set(values)) < len(values):

@@ -1,17 +1,18 @@
 """The state as this replica sees it: everything in memory, fed by the store's watch, one whole revision at a time."""
 
 import asyncio
-from bisect import bisect_left, bisect_right, insort
-from collections import Counter, defaultdict, deque
+import heapq
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from holdfast import names
-from holdfast.core.state import AgentEntry, LeaseEntry, RequestEntry, agent_entry
+from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry
 from holdfast.history import Event, History
-from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness, AgentTier
+from holdfast.indexes import Indexes, Population
+from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentTier
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
-from holdfast.storage.v1.records_pb2 import AgentRecord, LeaseRecord, RequestRecord
+from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord
 from holdfast.store.interface import Change, KeyValue, Store
 
 
@@ -31,21 +32,31 @@ class View:
     """Agents, leases and answers at `revision`, with the indexes reads need and the history watches need.
 
     `run` feeds it from the store; it is whole once `is_ready` is set.
+
+    Attributes:
+        revision: Of the state.
+        history: What watches are fed from.
+        is_ready: Set once the view is whole.
+        to_drain: Names of the agents that are DRAINING, the first asked for first.
+        drain_asked: Set when a name is added to `to_drain`; whoever drains clears it.
+        requests_bytes: What the answers that are kept take, with their keys.
     """
 
     def __init__(self, listener: LeaseListener) -> None:
         self.revision = 0
         self.history = History()
         self.is_ready = asyncio.Event()
+        self.to_drain: dict[str, None] = {}
+        self.drain_asked = asyncio.Event()
         self._listener = listener
         self._agents: dict[str, AgentEntry] = {}
         self._leases: dict[str, LeaseEntry] = {}
         self._requests: dict[str, RequestEntry] = {}
-        self._agents_by_lease: dict[str, set[str]] = defaultdict(set)
-        self._live: dict[str, list[str]] = defaultdict(list)
+        self.requests_bytes = 0
+        self._admin: dict[str, AdminEntry] = {}
+        self._indexes = Indexes()
         self._ended: dict[str, None] = {}
         self._standing = 0
-        self._counts: Counter[tuple[AgentTier.ValueType, AgentLiveness.ValueType]] = Counter()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     # Reading.
@@ -60,26 +71,50 @@ class View:
 
     def agents_of(self, lease: str) -> Collection[str]:
         """Names of the agents that name this lease."""
-        return self._agents_by_lease.get(lease, ())
+        return self._indexes.agents_of(lease)
+
+    def admin(self, name: str) -> AdminEntry | None:
+        """What an operator decided about the agent of this name, whether it is there or not."""
+        return self._admin.get(name)
+
+    def slots_held(self, name: str) -> int:  # noqa: ARG002 - until there is work to hold
+        """How many pieces of work the agent of this name holds."""
+        return 0
+
+    def is_draining(self, lease: str) -> bool:
+        """Whether an operator drains, or has drained, an agent of this lease; O(1)."""
+        return self._indexes.is_draining(lease)
 
     def request(self, key: str) -> RequestEntry | None:
         """The answer kept under a request's key."""
         return self._requests.get(key)
 
+    def population(self, parent: str) -> Population:
+        """The agents of a namespace, with their indexes, as they are until the next revision."""
+        return self._indexes.population(parent)
+
+    def entries(
+        self, parent: str, after: str = "", limit: int | None = None, *, with_expired: bool = False
+    ) -> list[AgentEntry]:
+        """Agents of a namespace in the order of their names, from the first greater than `after`; LIVE ones, or all."""
+        population = self.population(parent)
+        live = population.live.after(after, limit)
+        if not with_expired or not population.expired:
+            return live
+        both = heapq.merge(live, population.expired.after(after, limit), key=lambda entry: entry.agent.name)
+        return list(both)[:limit]
+
     def live_agents(self, parent: str, after: str = "", limit: int | None = None) -> list[Agent]:
         """Live agents of a namespace in the order of their names, from the first greater than `after`."""
-        live = self._live.get(parent, [])
-        first = bisect_right(live, after)
-        last = len(live) if limit is None else first + limit
-        return [self._agents[name].agent for name in live[first:last]]
+        return [entry.agent for entry in self.entries(parent, after, limit)]
 
     def ended_leases(self) -> Iterator[LeaseEntry]:
         """Leases that ended and are still remembered, the first ended first."""
         return (self._leases[name] for name in list(self._ended))
 
     def requests(self) -> Iterator[tuple[str, RequestEntry]]:
-        """Answers that are kept, with their keys, the oldest first."""
-        return iter(list(self._requests.items()))
+        """Answers that are kept, with their keys, the oldest first; good until the next revision."""
+        return iter(self._requests.items())
 
     @property
     def leases_standing(self) -> int:
@@ -88,17 +123,17 @@ class View:
 
     def agents_count(self, tier: AgentTier.ValueType, liveness: AgentLiveness.ValueType) -> int:
         """How many agents there are of a tier and liveness, in all namespaces."""
-        return self._counts[tier, liveness]
+        return self._indexes.counts[tier, liveness]
 
     @property
     def live_count(self) -> int:
         """How many agents are LIVE."""
-        return sum(self._counts[tier, AgentLiveness.AGENT_LIVENESS_LIVE] for tier in AgentTier.values())
+        return sum(self._indexes.counts[tier, AgentLiveness.AGENT_LIVENESS_LIVE] for tier in AgentTier.values())
 
     @property
     def expired_count(self) -> int:
         """How many agents are EXPIRED and still remembered."""
-        return sum(self._counts[tier, AgentLiveness.AGENT_LIVENESS_EXPIRED] for tier in AgentTier.values())
+        return sum(self._indexes.counts[tier, AgentLiveness.AGENT_LIVENESS_EXPIRED] for tier in AgentTier.values())
 
     async def reached(self, revision: int) -> None:
         """Returns once the view is at `revision` or later."""
@@ -123,23 +158,22 @@ class View:
                 self.is_ready.set()
 
     def _build(self, revision: int, records: Sequence[KeyValue]) -> None:
-        """The state at one revision; leases first, since agents' liveness follows from them."""
+        """The state at one revision, in the order it was written, so that what is forgotten by age is met by age."""
         self.revision = revision
         self.history.begin(revision)
-        for prefix in (names.LEASE_PREFIX, names.AGENT_PREFIX, names.REQUEST_PREFIX):
-            for record in records:
-                if record.key.startswith(prefix):
-                    self._put(record, [])
+        by_age = sorted(records, key=lambda record: (_rank(record.key), record.mod_revision))
+        for record in by_age:
+            self._put(record, [])
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes whole revisions in, in order without holes, and lets those who wait for them go on."""
         for change in changes:
             assert change.revision == self.revision + 1, f"revision {change.revision} follows {self.revision}: a hole"
             events: list[Event] = []
-            # Leases come before the agents that name them: a registration writes both.
-            for put in sorted(change.puts, key=lambda put: not put.key.startswith(names.LEASE_PREFIX)):
+            # Leases come before the agents that name them (a registration writes both), and go after them.
+            for put in sorted(change.puts, key=lambda put: _rank(put.key)):
                 self._put(put, events)
-            for key in sorted(change.deletes):  # "agent:" sorts before "lease:"
+            for key in sorted(change.deletes, key=lambda key: (-_rank(key), key)):
                 self._delete(key, events, change.revision)
             self.revision = change.revision
             self.history.append(change.revision, events)
@@ -163,7 +197,11 @@ class View:
             case names.LEASE_PREFIX:
                 self._put_lease(LeaseEntry(name, LeaseRecord.FromString(put.value), put.mod_revision), events)
             case names.REQUEST_PREFIX:
-                self._requests[put.key] = RequestEntry(RequestRecord.FromString(put.value), put.mod_revision)
+                self._forget_request(put.key)
+                self._requests[put.key] = RequestEntry(put.value, put.mod_revision)
+                self.requests_bytes += len(put.key) + len(put.value)
+            case names.ADMIN_PREFIX:
+                self._put_admin(name, AdminEntry(AdminRecord.FromString(put.value), put.mod_revision), events)
             case _:
                 raise ValueError(
                     f"the store holds {put.key!r}, which this version does not know; use the one that wrote it"
@@ -171,12 +209,25 @@ class View:
 
     def _put_agent(self, name: str, put: KeyValue, events: list[Event]) -> None:
         record = AgentRecord.FromString(put.value)
-        entry = agent_entry(record, put.mod_revision, self._leases.get(record.agent.lease))
+        entry = agent_entry(record, put.mod_revision, self._leases.get(record.agent.lease), self._admin.get(name))
         previous = self._replace(name, entry)
         if previous is not None and previous.agent.uid == entry.agent.uid:
             events.append(Event(AgentEventType.AGENT_EVENT_TYPE_MODIFIED, entry.agent, previous.agent))
         else:
             events.append(Event(AgentEventType.AGENT_EVENT_TYPE_ADDED, entry.agent, None))
+
+    def _put_admin(self, name: str, admin: AdminEntry, events: list[Event]) -> None:
+        self._admin[name] = admin
+        if admin.record.state == AdminState.ADMIN_STATE_DRAINING:
+            self.to_drain[name] = None
+            self.drain_asked.set()
+        else:
+            self.to_drain.pop(name, None)
+        previous = self._agents.get(name)
+        if previous is not None:
+            ruled = previous.ruled_by(admin)
+            self._replace(name, ruled)
+            events.append(Event(AgentEventType.AGENT_EVENT_TYPE_MODIFIED, ruled.agent, previous.agent))
 
     def _put_lease(self, lease: LeaseEntry, events: list[Event]) -> None:
         self._forget_lease(lease.name)
@@ -204,8 +255,16 @@ class View:
         elif prefix + ":" == names.LEASE_PREFIX:
             self._forget_lease(name)
             self._listener.lease_ended(name)
+        elif prefix + ":" == names.ADMIN_PREFIX:  # dropped with its agent only, or after it
+            self._admin.pop(name, None)
+            self.to_drain.pop(name, None)
         else:
-            self._requests.pop(key, None)
+            self._forget_request(key)
+
+    def _forget_request(self, key: str) -> None:
+        known = self._requests.pop(key, None)
+        if known is not None:
+            self.requests_bytes -= len(key) + len(known.value)
 
     def _forget_lease(self, name: str) -> None:
         known = self._leases.pop(name, None)
@@ -217,27 +276,21 @@ class View:
         """Puts an agent in the place of the one of its name, and keeps the indexes right. Returns the one before."""
         previous = self._agents.pop(name, None)
         if previous is not None:
-            self._index(name, previous, -1)
+            self._indexes.remove(name, previous)
         if entry is not None:
             self._agents[name] = entry
-            self._index(name, entry, +1)
+            self._indexes.add(name, entry)
         return previous
 
-    def _index(self, name: str, entry: AgentEntry, step: int) -> None:
-        agent = entry.agent
-        self._counts[agent.tier, agent.liveness] += step
-        live = self._live[names.parent_of(name)]
-        attached = self._agents_by_lease[agent.lease]
-        if step > 0:
-            attached.add(name)
-            if entry.is_live:
-                insort(live, name)
-            return
-        attached.discard(name)
-        if not attached:
-            del self._agents_by_lease[agent.lease]
-        if entry.is_live:
-            del live[bisect_left(live, name)]
+
+_ORDER = (names.LEASE_PREFIX, names.ADMIN_PREFIX, names.AGENT_PREFIX, names.REQUEST_PREFIX)
+"""Kinds of records, each after those that its meaning follows from."""
+
+
+def _rank(key: str) -> int:
+    """Where in `_ORDER` a key's kind is; others are met last."""
+    prefix = key.partition(":")[0] + ":"
+    return _ORDER.index(prefix) if prefix in _ORDER else len(_ORDER)
 
 
 def _last(agent: Agent, revision: int) -> Agent:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness
-from holdfast.storage.v1.records_pb2 import AgentRecord, LeaseRecord, RequestRecord
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness
+from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord, RequestRecord
 from holdfast.store.interface import Txn
 
 EPOCH_BITS = 40
@@ -42,6 +44,19 @@ class LeaseEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminEntry:
+    """What an operator decided about an agent; there may be no such agent any more."""
+
+    record: AdminRecord
+    mod_revision: int
+
+
+def admin_state_of(admin: AdminEntry | None) -> AdminState.ValueType:
+    """The state an entry says; ENABLED without one."""
+    return admin.record.state if admin is not None else AdminState.ADMIN_STATE_ENABLED
+
+
+@dataclass(frozen=True, slots=True)
 class AgentEntry:
     """An agent as clients see it (never changed in place), and the revision of its own record."""
 
@@ -55,43 +70,75 @@ class AgentEntry:
 
     def expired_by(self, lease: LeaseEntry) -> "AgentEntry":
         """The same agent once its lease has ended."""
-        agent = Agent()
-        agent.CopyFrom(self.agent)
+        agent = copy_of(self.agent)
         _expire(agent, lease)
         return AgentEntry(agent, self.mod_revision)
 
+    def ruled_by(self, admin: AdminEntry) -> "AgentEntry":
+        """The same agent after an operator's decision."""
+        agent = copy_of(self.agent)
+        _rule(agent, admin)
+        return AgentEntry(agent, self.mod_revision)
 
-def agent_entry(record: AgentRecord, mod_revision: int, lease: LeaseEntry | None) -> AgentEntry:
-    """What a stored record means, with the lease it names: liveness, fence, revision and etag follow from revisions.
 
-    Takes the record over: its `agent` is filled in.
+def copy_of(agent: Agent) -> Agent:
+    """A copy that may be changed."""
+    copied = Agent()
+    copied.CopyFrom(agent)
+    return copied
+
+
+def agent_entry(
+    record: AgentRecord, mod_revision: int, lease: LeaseEntry | None, admin: AdminEntry | None
+) -> AgentEntry:
+    """What a stored record means, with the lease it names and the operator's decision.
+
+    Liveness, admin state, fence, revision and etag follow from those: the revision is that of the latest of the three.
     """
-    agent = record.agent
+    agent = copy_of(record.agent)  # a copy of its own takes less memory than a part of the record
     agent.fence = fence_of(record.fence_epoch, record.fence_revision or mod_revision)
-    agent.revision = mod_revision
-    agent.etag = etag_of(mod_revision)
-    agent.update_time.CopyFrom(record.update_time)
+    agent.revision = 0
+    _touch(agent, mod_revision, record.update_time)
     agent.liveness = AgentLiveness.AGENT_LIVENESS_LIVE
+    agent.admin_state = AdminState.ADMIN_STATE_ENABLED
     if lease is None:  # never written by this version; an agent without a lease must not live for ever
         agent.liveness = AgentLiveness.AGENT_LIVENESS_EXPIRED
     elif not lease.stands:
         _expire(agent, lease)
+    if admin is not None:
+        _rule(agent, admin)
     return AgentEntry(agent, mod_revision)
 
 
 def _expire(agent: Agent, lease: LeaseEntry) -> None:
     agent.liveness = AgentLiveness.AGENT_LIVENESS_EXPIRED
-    agent.revision = max(agent.revision, lease.mod_revision)
-    agent.etag = etag_of(agent.revision)
-    agent.update_time.CopyFrom(lease.record.end.time)
+    _touch(agent, lease.mod_revision, lease.record.end.time)
+
+
+def _rule(agent: Agent, admin: AdminEntry) -> None:
+    agent.admin_state = admin.record.state
+    _touch(agent, admin.mod_revision, admin.record.time)
+
+
+def _touch(agent: Agent, revision: int, time: Timestamp) -> None:
+    """Says that an agent changed at a revision, unless it has changed since."""
+    if revision > agent.revision:
+        agent.revision = revision
+        agent.etag = etag_of(revision)
+        agent.update_time.CopyFrom(time)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestEntry:
-    """The answer to an earlier request; `mod_revision` is the revision that request was committed at."""
+    """The answer to an earlier request, serialised; `mod_revision` is the revision that request was committed at."""
 
-    record: RequestRecord
+    value: bytes
     mod_revision: int
+
+    @property
+    def record(self) -> RequestRecord:
+        """The answer; parsed for each call, since most are never asked for and bytes take the least memory."""
+        return RequestRecord.FromString(self.value)
 
 
 class Reader(Protocol):
@@ -99,6 +146,14 @@ class Reader(Protocol):
 
     def agent(self, name: str) -> AgentEntry | None:
         """The agent of this name, expired ones included."""
+        ...
+
+    def admin(self, name: str) -> AdminEntry | None:
+        """What an operator decided about the agent of this name, whether it is there or not."""
+        ...
+
+    def slots_held(self, name: str) -> int:
+        """How many pieces of work the agent of this name holds."""
         ...
 
     def lease(self, name: str) -> LeaseEntry | None:

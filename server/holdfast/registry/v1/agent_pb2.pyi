@@ -133,7 +133,7 @@ class _AdminStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdminState
     ADMIN_STATE_DRAINED: _AdminState.ValueType  # 4
     """Finished; holds no work."""
     ADMIN_STATE_BANNED: _AdminState.ValueType  # 5
-    """Shut out: may not register, vote or work."""
+    """Shut out: may not register, vote or work. One that is LIVE stays so until its lease ends."""
 
 class AdminState(_AdminState, metaclass=_AdminStateEnumTypeWrapper):
     """What an operator decided about an agent."""
@@ -149,7 +149,7 @@ ADMIN_STATE_DRAINING: AdminState.ValueType  # 3
 ADMIN_STATE_DRAINED: AdminState.ValueType  # 4
 """Finished; holds no work."""
 ADMIN_STATE_BANNED: AdminState.ValueType  # 5
-"""Shut out: may not register, vote or work."""
+"""Shut out: may not register, vote or work. One that is LIVE stays so until its lease ends."""
 Global___AdminState: _TypeAlias = AdminState  # noqa: Y015
 
 class _BreakerState:

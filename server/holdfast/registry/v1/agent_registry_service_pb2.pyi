@@ -98,7 +98,7 @@ class _AgentExclusionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     AGENT_EXCLUSION_REASON_LABEL: _AgentExclusionReason.ValueType  # 5
     """A label differs."""
     AGENT_EXCLUSION_REASON_SLOTS: _AgentExclusionReason.ValueType  # 6
-    """It has no free slot."""
+    """It has fewer free slots than asked for."""
     AGENT_EXCLUSION_REASON_BREAKER: _AgentExclusionReason.ValueType  # 7
     """Its breaker is open."""
 
@@ -118,7 +118,7 @@ AGENT_EXCLUSION_REASON_TIER: AgentExclusionReason.ValueType  # 4
 AGENT_EXCLUSION_REASON_LABEL: AgentExclusionReason.ValueType  # 5
 """A label differs."""
 AGENT_EXCLUSION_REASON_SLOTS: AgentExclusionReason.ValueType  # 6
-"""It has no free slot."""
+"""It has fewer free slots than asked for."""
 AGENT_EXCLUSION_REASON_BREAKER: AgentExclusionReason.ValueType  # 7
 """Its breaker is open."""
 Global___AgentExclusionReason: _TypeAlias = AgentExclusionReason  # noqa: Y015
@@ -208,7 +208,9 @@ class BatchRegisterAgentsRequest(_message.Message):
     """Makes the call safe to repeat."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterAgentRequest]:
-        """What to register; each parent is empty or the batch's. 1 to 10 000."""
+        """What to register; each parent is empty or the batch's, each request_id is empty, no agent_id is there twice. 1 to 10 000,
+        whose agents, as answered, have at most 3 MiB together.
+        """
 
     def __init__(
         self,
@@ -321,7 +323,7 @@ class ListAgentsRequest(_message.Message):
     page_token: _builtins.str
     """The `next_page_token` of the page before, with everything else unchanged."""
     filter: _builtins.str
-    """AIP-160 filter."""
+    """AIP-160 filter. EXPIRED agents are left out unless it names `liveness`."""
     consistency: _consistency_pb2.Consistency.ValueType
     """How fresh the answer must be."""
     def __init__(
@@ -390,7 +392,10 @@ class UpdateAgentRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change. Empty changes every field that is set."""
+        """The fields to change: `display_name`, `tier`, `domain`, `capabilities`, `coordination_priority`, `max_concurrency`,
+        `status`, `labels`, or one label as `labels.{key}`. A field in the mask that is not set goes back to its default. Empty
+        changes every field that is set; `*` changes all.
+        """
 
     def __init__(
         self,
@@ -703,11 +708,11 @@ class MatchAgentsRequest(_message.Message):
     parent: _builtins.str
     """The namespace, `namespaces/{namespace}`."""
     tier_max: _agent_pb2.AgentTier.ValueType
-    """The lowest tier (largest number) allowed."""
+    """The lowest tier (largest number) allowed; agents that tell none stand below all. Not set: any."""
     free_slots_min: _builtins.int
-    """Free slots an agent must have."""
+    """Free slots an agent must have: `max_concurrency` less what it holds. 0 takes those without any, too."""
     page_size: _builtins.int
-    """Most matches to return. 1 to 1 000, default 100."""
+    """Most matches to return, and most exclusions. 1 to 1 000, default 100."""
     consistency: _consistency_pb2.Consistency.ValueType
     """How fresh the answer must be."""
     @_builtins.property
@@ -751,15 +756,23 @@ class MatchAgentsResponse(_message.Message):
     MATCHES_FIELD_NUMBER: _builtins.int
     EXCLUSIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    MATCHES_TOTAL_FIELD_NUMBER: _builtins.int
+    EXCLUSION_COUNTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store revision the answer is true for."""
+    matches_total: _builtins.int
+    """How many agents could, those not returned included."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentMatch]:
         """The agents, best first."""
 
     @_builtins.property
     def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentExclusion]:
-        """Why the others could not."""
+        """Why the others could not, ordered by name: the first `page_size` of them."""
+
+    @_builtins.property
+    def exclusion_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentExclusionCount]:
+        """How many agents could not, by the first of their reasons: with `matches_total` they add up to all agents there are."""
 
     def __init__(
         self,
@@ -767,10 +780,12 @@ class MatchAgentsResponse(_message.Message):
         matches: _abc.Iterable[Global___AgentMatch] | None = ...,
         exclusions: _abc.Iterable[Global___AgentExclusion] | None = ...,
         revision: _builtins.int = ...,
+        matches_total: _builtins.int = ...,
+        exclusion_counts: _abc.Iterable[Global___AgentExclusionCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusions", b"exclusions", "matches", b"matches", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusion_counts", b"exclusion_counts", "exclusions", b"exclusions", "matches", b"matches", "matches_total", b"matches_total", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,7 +831,7 @@ class AgentExclusion(_message.Message):
     """The agent's name."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___AgentExclusionReason.ValueType]:
-        """Why, in the order checked."""
+        """Why, in the order checked; all that apply."""
 
     def __init__(
         self,
@@ -831,6 +846,32 @@ class AgentExclusion(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentExclusion: _TypeAlias = AgentExclusion  # noqa: Y015
+
+@_typing.final
+class AgentExclusionCount(_message.Message):
+    """How many agents were left out for one reason before any other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    reason: Global___AgentExclusionReason.ValueType
+    """The reason."""
+    agents: _builtins.int
+    """How many agents."""
+    def __init__(
+        self,
+        *,
+        reason: Global___AgentExclusionReason.ValueType = ...,
+        agents: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentExclusionCount: _TypeAlias = AgentExclusionCount  # noqa: Y015
 
 @_typing.final
 class CordonAgentRequest(_message.Message):

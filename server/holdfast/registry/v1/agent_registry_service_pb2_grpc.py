@@ -115,7 +115,8 @@ class AgentRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchRegisterAgents(self, request, context):
-        """Registers many agents, all or none, in one revision.
+        """Registers many agents, all or none, in one revision. Each as RegisterAgent would; errors name the fields of the request
+        they are about: `requests[3].agent_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,14 +137,15 @@ class AgentRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAgent(self, request, context):
-        """Changes the fields in the mask.
+        """Changes the fields in the mask. Refused for an EXPIRED agent: it must register again. A call that changes nothing leaves
+        revision and etag as they are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeregisterAgent(self, request, context):
-        """Removes an agent. Ends its lease too if the server granted it for this agent alone.
+        """Removes an agent. Ends its lease too if the server granted it for this agent alone. What an operator decided stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,14 +160,19 @@ class AgentRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MatchAgents(self, request, context):
-        """Ranks the agents that could do a piece of work, and says why each of the others could not.
+        """Ranks the agents that could do a piece of work, and says why the others could not. Best first: by tier (1 before 4, then
+        those that tell none), then the greater coordination_priority, then more free slots, then name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CordonAgent(self, request, context):
-        """Operator: no new work for this agent. Survives re-registration.
+        """Operator: no new work for this agent.
+
+        What operators decide is kept apart from the agent: it survives expiry, deregistration and re-registration, and works on
+        EXPIRED agents, and on agents that are gone of which a decision is left. Repeating a call changes nothing. A call that the
+        state does not allow is FAILED_PRECONDITION: ADMIN_STATE_CONFLICT, or AGENT_BANNED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,14 +186,16 @@ class AgentRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DrainAgent(self, request, context):
-        """Operator: no new work, and finish what is there.
+        """Operator: no new work, and finish what is there. Answers DRAINING; the agent becomes DRAINED by itself once it holds no
+        work. Its keepalives are answered with the directive DRAIN until it is uncordoned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BanAgent(self, request, context):
-        """Operator: shut the agent out.
+        """Operator: shut the agent out. Allowed from every state. It may not register again; an agent that is LIVE stays so until its
+        lease ends, but matches nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,29 +38,44 @@ class AgentRegistryServiceStub:
     LIVE, unless the call presents its current fence.
     """
     BatchRegisterAgents: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.BatchRegisterAgentsRequest, _agent_registry_service_pb2.BatchRegisterAgentsResponse]
-    """Registers many agents, all or none, in one revision."""
+    """Registers many agents, all or none, in one revision. Each as RegisterAgent would; errors name the fields of the request
+    they are about: `requests[3].agent_id`.
+    """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.GetAgentRequest, _agent_registry_service_pb2.GetAgentResponse]
     """Reads one agent, EXPIRED ones included."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.ListAgentsRequest, _agent_registry_service_pb2.ListAgentsResponse]
     """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them."""
     UpdateAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UpdateAgentRequest, _agent_registry_service_pb2.UpdateAgentResponse]
-    """Changes the fields in the mask."""
+    """Changes the fields in the mask. Refused for an EXPIRED agent: it must register again. A call that changes nothing leaves
+    revision and etag as they are.
+    """
     DeregisterAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.DeregisterAgentRequest, _agent_registry_service_pb2.DeregisterAgentResponse]
-    """Removes an agent. Ends its lease too if the server granted it for this agent alone."""
+    """Removes an agent. Ends its lease too if the server granted it for this agent alone. What an operator decided stays."""
     WatchAgents: _grpc.UnaryStreamMultiCallable[_agent_registry_service_pb2.WatchAgentsRequest, _agent_registry_service_pb2.WatchAgentsResponse]
     """Streams changes in order, each once, without holes: from a snapshot, or from any revision not yet compacted. A consumer
     that is too slow gets a reset, never a silent gap.
     """
     MatchAgents: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.MatchAgentsRequest, _agent_registry_service_pb2.MatchAgentsResponse]
-    """Ranks the agents that could do a piece of work, and says why each of the others could not."""
+    """Ranks the agents that could do a piece of work, and says why the others could not. Best first: by tier (1 before 4, then
+    those that tell none), then the greater coordination_priority, then more free slots, then name.
+    """
     CordonAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.CordonAgentRequest, _agent_registry_service_pb2.CordonAgentResponse]
-    """Operator: no new work for this agent. Survives re-registration."""
+    """Operator: no new work for this agent.
+
+    What operators decide is kept apart from the agent: it survives expiry, deregistration and re-registration, and works on
+    EXPIRED agents, and on agents that are gone of which a decision is left. Repeating a call changes nothing. A call that the
+    state does not allow is FAILED_PRECONDITION: ADMIN_STATE_CONFLICT, or AGENT_BANNED.
+    """
     UncordonAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UncordonAgentRequest, _agent_registry_service_pb2.UncordonAgentResponse]
     """Operator: takes work again. Allowed from every state but BANNED."""
     DrainAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.DrainAgentRequest, _agent_registry_service_pb2.DrainAgentResponse]
-    """Operator: no new work, and finish what is there."""
+    """Operator: no new work, and finish what is there. Answers DRAINING; the agent becomes DRAINED by itself once it holds no
+    work. Its keepalives are answered with the directive DRAIN until it is uncordoned.
+    """
     BanAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.BanAgentRequest, _agent_registry_service_pb2.BanAgentResponse]
-    """Operator: shut the agent out."""
+    """Operator: shut the agent out. Allowed from every state. It may not register again; an agent that is LIVE stays so until its
+    lease ends, but matches nothing.
+    """
     UnbanAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UnbanAgentRequest, _agent_registry_service_pb2.UnbanAgentResponse]
     """Operator: let a banned agent back in, CORDONED."""
 
@@ -74,29 +89,44 @@ class AgentRegistryServiceAsyncStub(AgentRegistryServiceStub):
     LIVE, unless the call presents its current fence.
     """
     BatchRegisterAgents: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.BatchRegisterAgentsRequest, _agent_registry_service_pb2.BatchRegisterAgentsResponse]  # type: ignore[assignment]
-    """Registers many agents, all or none, in one revision."""
+    """Registers many agents, all or none, in one revision. Each as RegisterAgent would; errors name the fields of the request
+    they are about: `requests[3].agent_id`.
+    """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.GetAgentRequest, _agent_registry_service_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Reads one agent, EXPIRED ones included."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.ListAgentsRequest, _agent_registry_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them."""
     UpdateAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UpdateAgentRequest, _agent_registry_service_pb2.UpdateAgentResponse]  # type: ignore[assignment]
-    """Changes the fields in the mask."""
+    """Changes the fields in the mask. Refused for an EXPIRED agent: it must register again. A call that changes nothing leaves
+    revision and etag as they are.
+    """
     DeregisterAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.DeregisterAgentRequest, _agent_registry_service_pb2.DeregisterAgentResponse]  # type: ignore[assignment]
-    """Removes an agent. Ends its lease too if the server granted it for this agent alone."""
+    """Removes an agent. Ends its lease too if the server granted it for this agent alone. What an operator decided stays."""
     WatchAgents: _aio.UnaryStreamMultiCallable[_agent_registry_service_pb2.WatchAgentsRequest, _agent_registry_service_pb2.WatchAgentsResponse]  # type: ignore[assignment]
     """Streams changes in order, each once, without holes: from a snapshot, or from any revision not yet compacted. A consumer
     that is too slow gets a reset, never a silent gap.
     """
     MatchAgents: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.MatchAgentsRequest, _agent_registry_service_pb2.MatchAgentsResponse]  # type: ignore[assignment]
-    """Ranks the agents that could do a piece of work, and says why each of the others could not."""
+    """Ranks the agents that could do a piece of work, and says why the others could not. Best first: by tier (1 before 4, then
+    those that tell none), then the greater coordination_priority, then more free slots, then name.
+    """
     CordonAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.CordonAgentRequest, _agent_registry_service_pb2.CordonAgentResponse]  # type: ignore[assignment]
-    """Operator: no new work for this agent. Survives re-registration."""
+    """Operator: no new work for this agent.
+
+    What operators decide is kept apart from the agent: it survives expiry, deregistration and re-registration, and works on
+    EXPIRED agents, and on agents that are gone of which a decision is left. Repeating a call changes nothing. A call that the
+    state does not allow is FAILED_PRECONDITION: ADMIN_STATE_CONFLICT, or AGENT_BANNED.
+    """
     UncordonAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UncordonAgentRequest, _agent_registry_service_pb2.UncordonAgentResponse]  # type: ignore[assignment]
     """Operator: takes work again. Allowed from every state but BANNED."""
     DrainAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.DrainAgentRequest, _agent_registry_service_pb2.DrainAgentResponse]  # type: ignore[assignment]
-    """Operator: no new work, and finish what is there."""
+    """Operator: no new work, and finish what is there. Answers DRAINING; the agent becomes DRAINED by itself once it holds no
+    work. Its keepalives are answered with the directive DRAIN until it is uncordoned.
+    """
     BanAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.BanAgentRequest, _agent_registry_service_pb2.BanAgentResponse]  # type: ignore[assignment]
-    """Operator: shut the agent out."""
+    """Operator: shut the agent out. Allowed from every state. It may not register again; an agent that is LIVE stays so until its
+    lease ends, but matches nothing.
+    """
     UnbanAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UnbanAgentRequest, _agent_registry_service_pb2.UnbanAgentResponse]  # type: ignore[assignment]
     """Operator: let a banned agent back in, CORDONED."""
 
@@ -119,7 +149,9 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.BatchRegisterAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.BatchRegisterAgentsResponse, _abc.Awaitable[_agent_registry_service_pb2.BatchRegisterAgentsResponse]]:
-        """Registers many agents, all or none, in one revision."""
+        """Registers many agents, all or none, in one revision. Each as RegisterAgent would; errors name the fields of the request
+        they are about: `requests[3].agent_id`.
+        """
 
     @_abc_1.abstractmethod
     def GetAgent(
@@ -143,7 +175,9 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.UpdateAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.UpdateAgentResponse, _abc.Awaitable[_agent_registry_service_pb2.UpdateAgentResponse]]:
-        """Changes the fields in the mask."""
+        """Changes the fields in the mask. Refused for an EXPIRED agent: it must register again. A call that changes nothing leaves
+        revision and etag as they are.
+        """
 
     @_abc_1.abstractmethod
     def DeregisterAgent(
@@ -151,7 +185,7 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.DeregisterAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.DeregisterAgentResponse, _abc.Awaitable[_agent_registry_service_pb2.DeregisterAgentResponse]]:
-        """Removes an agent. Ends its lease too if the server granted it for this agent alone."""
+        """Removes an agent. Ends its lease too if the server granted it for this agent alone. What an operator decided stays."""
 
     @_abc_1.abstractmethod
     def WatchAgents(
@@ -169,7 +203,9 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.MatchAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.MatchAgentsResponse, _abc.Awaitable[_agent_registry_service_pb2.MatchAgentsResponse]]:
-        """Ranks the agents that could do a piece of work, and says why each of the others could not."""
+        """Ranks the agents that could do a piece of work, and says why the others could not. Best first: by tier (1 before 4, then
+        those that tell none), then the greater coordination_priority, then more free slots, then name.
+        """
 
     @_abc_1.abstractmethod
     def CordonAgent(
@@ -177,7 +213,12 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.CordonAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.CordonAgentResponse, _abc.Awaitable[_agent_registry_service_pb2.CordonAgentResponse]]:
-        """Operator: no new work for this agent. Survives re-registration."""
+        """Operator: no new work for this agent.
+
+        What operators decide is kept apart from the agent: it survives expiry, deregistration and re-registration, and works on
+        EXPIRED agents, and on agents that are gone of which a decision is left. Repeating a call changes nothing. A call that the
+        state does not allow is FAILED_PRECONDITION: ADMIN_STATE_CONFLICT, or AGENT_BANNED.
+        """
 
     @_abc_1.abstractmethod
     def UncordonAgent(
@@ -193,7 +234,9 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.DrainAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.DrainAgentResponse, _abc.Awaitable[_agent_registry_service_pb2.DrainAgentResponse]]:
-        """Operator: no new work, and finish what is there."""
+        """Operator: no new work, and finish what is there. Answers DRAINING; the agent becomes DRAINED by itself once it holds no
+        work. Its keepalives are answered with the directive DRAIN until it is uncordoned.
+        """
 
     @_abc_1.abstractmethod
     def BanAgent(
@@ -201,7 +244,9 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.BanAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.BanAgentResponse, _abc.Awaitable[_agent_registry_service_pb2.BanAgentResponse]]:
-        """Operator: shut the agent out."""
+        """Operator: shut the agent out. Allowed from every state. It may not register again; an agent that is LIVE stays so until its
+        lease ends, but matches nothing.
+        """
 
     @_abc_1.abstractmethod
     def UnbanAgent(

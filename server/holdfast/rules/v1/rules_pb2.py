@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dholdfast/rules/v1/rules.proto\x12\x11holdfast.rules.v1\x1a google/protobuf/descriptor.proto\"\x92\x02\n\nFieldRules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12\x11\n\tbytes_max\x18\x03 \x01(\r\x12\x11\n\titems_max\x18\x04 \x01(\r\x12\x10\n\x03gte\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x03lte\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0f\x64uration_ms_gte\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x1c\n\x0f\x64uration_ms_lte\x18\x08 \x01(\x03H\x03\x88\x01\x01\x12\x13\n\x0boutput_only\x18\t \x01(\x08\x12\x0e\n\x06unique\x18\n \x01(\x08\x42\x06\n\x04_gteB\x06\n\x04_lteB\x12\n\x10_duration_ms_gteB\x12\n\x10_duration_ms_lte:M\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xdf\x91\x03 \x01(\x0b\x32\x1d.holdfast.rules.v1.FieldRulesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dholdfast/rules/v1/rules.proto\x12\x11holdfast.rules.v1\x1a google/protobuf/descriptor.proto\"\xa4\x02\n\nFieldRules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12\x11\n\tbytes_max\x18\x03 \x01(\r\x12\x11\n\titems_max\x18\x04 \x01(\r\x12\x10\n\x03gte\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x03lte\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0f\x64uration_ms_gte\x18\x07 \x01(\x03H\x02\x88\x01\x01\x12\x1c\n\x0f\x64uration_ms_lte\x18\x08 \x01(\x03H\x03\x88\x01\x01\x12\x13\n\x0boutput_only\x18\t \x01(\x08\x12\x0e\n\x06unique\x18\n \x01(\x08\x12\x10\n\x08inherits\x18\x0b \x01(\tB\x06\n\x04_gteB\x06\n\x04_lteB\x12\n\x10_duration_ms_gteB\x12\n\x10_duration_ms_lte:M\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xdf\x91\x03 \x01(\x0b\x32\x1d.holdfast.rules.v1.FieldRulesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.rules.v1.rules_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FIELDRULES']._serialized_start=87
-  _globals['_FIELDRULES']._serialized_end=361
+  _globals['_FIELDRULES']._serialized_end=379
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class FieldRules(_message.Message):
     DURATION_MS_LTE_FIELD_NUMBER: _builtins.int
     OUTPUT_ONLY_FIELD_NUMBER: _builtins.int
     UNIQUE_FIELD_NUMBER: _builtins.int
+    INHERITS_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be present: a non-empty string or list, a set message, an enum other than *_UNSPECIFIED."""
     pattern: _builtins.str
@@ -60,6 +61,8 @@ class FieldRules(_message.Message):
     """The field is written by the server: what a client sends in it is ignored."""
     unique: _builtins.bool
     """Every element of the list must be different."""
+    inherits: _builtins.str
+    """The name of a string field that each message of the list takes over from the message that holds it, where it is empty."""
     def __init__(
         self,
         *,
@@ -73,10 +76,11 @@ class FieldRules(_message.Message):
         duration_ms_lte: _builtins.int | None = ...,
         output_only: _builtins.bool = ...,
         unique: _builtins.bool = ...,
+        inherits: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_duration_ms_gte", b"_duration_ms_gte", "_duration_ms_lte", b"_duration_ms_lte", "_gte", b"_gte", "_lte", b"_lte", "duration_ms_gte", b"duration_ms_gte", "duration_ms_lte", b"duration_ms_lte", "gte", b"gte", "lte", b"lte"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_ms_gte", b"_duration_ms_gte", "_duration_ms_lte", b"_duration_ms_lte", "_gte", b"_gte", "_lte", b"_lte", "bytes_max", b"bytes_max", "duration_ms_gte", b"duration_ms_gte", "duration_ms_lte", b"duration_ms_lte", "gte", b"gte", "items_max", b"items_max", "lte", b"lte", "output_only", b"output_only", "pattern", b"pattern", "required", b"required", "unique", b"unique"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_duration_ms_gte", b"_duration_ms_gte", "_duration_ms_lte", b"_duration_ms_lte", "_gte", b"_gte", "_lte", b"_lte", "bytes_max", b"bytes_max", "duration_ms_gte", b"duration_ms_gte", "duration_ms_lte", b"duration_ms_lte", "gte", b"gte", "inherits", b"inherits", "items_max", b"items_max", "lte", b"lte", "output_only", b"output_only", "pattern", b"pattern", "required", b"required", "unique", b"unique"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__duration_ms_gte: _TypeAlias = _typing.Literal["duration_ms_gte"]  # noqa: Y015
     _WhichOneofArgType__duration_ms_gte: _TypeAlias = _typing.Literal["_duration_ms_gte", b"_duration_ms_gte"]  # noqa: Y015

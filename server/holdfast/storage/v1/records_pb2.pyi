@@ -3,10 +3,12 @@
 isort:skip_file
 What the store holds. Not an interface for clients; versioned all the same, because files outlive servers."""
 
+from collections import abc as _abc
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from holdfast.registry.v1 import agent_pb2 as _agent_pb2
 import builtins as _builtins
@@ -60,8 +62,8 @@ class AgentRecord(_message.Message):
     """Epoch of the store at that time; the fence is epoch * 2^40 + revision."""
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
-        """What the agent said of itself, and admin state. `fence`, `etag`, `revision`, `liveness` and `update_time` are left empty:
-        they follow from revisions.
+        """What the agent said of itself. `fence`, `etag`, `revision`, `liveness`, `admin_state` and `update_time` are left empty: they
+        follow from revisions and from what else is stored.
         """
 
     @_builtins.property
@@ -189,6 +191,58 @@ class RequestRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
+
+@_typing.final
+class BatchAnswer(_message.Message):
+    """The answer to BatchRegisterAgents, without what follows from the request that is repeated: some bytes for thousands of agents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AdminStatesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _agent_pb2.AdminState.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _agent_pb2.AdminState.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SEED_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ADMIN_STATES_FIELD_NUMBER: _builtins.int
+    seed: _builtins.str
+    """What the uids of the agents and the ids of their leases were derived from."""
+    epoch: _builtins.int
+    """Epoch of the store at that time."""
+    @_builtins.property
+    def admin_states(self) -> _containers.ScalarMap[_builtins.int, _agent_pb2.AdminState.ValueType]:
+        """Admin state of the agents that were not ENABLED, by their place in the request."""
+
+    def __init__(
+        self,
+        *,
+        seed: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        admin_states: _abc.Mapping[_builtins.int, _agent_pb2.AdminState.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_states", b"admin_states", "epoch", b"epoch", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchAnswer: _TypeAlias = BatchAnswer  # noqa: Y015
 
 @_typing.final
 class AdminRecord(_message.Message):

@@ -1,0 +1,139 @@
+"""Where agents are found without looking at each: by namespace in the order of names, by capability, by lease."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+
+from holdfast import names
+from holdfast.core.state import AgentEntry
+from holdfast.registry.v1.agent_pb2 import AdminState, AgentLiveness, AgentTier
+
+_NOBODY: frozenset[str] = frozenset()
+_DRAINS = (AdminState.ADMIN_STATE_DRAINING, AdminState.ADMIN_STATE_DRAINED)
+
+
+class Roll:
+    """Agents in the order of their names. Adding one moves those behind it: some 20 µs where there are 100 000."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: list[AgentEntry] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: AgentEntry) -> None:
+        """Adds an agent that is not there."""
+        self._entries.insert(bisect_left(self._entries, entry.agent.name, key=_name), entry)
+
+    def remove(self, name: str) -> None:
+        """Removes an agent that is there."""
+        del self._entries[bisect_left(self._entries, name, key=_name)]
+
+    def after(self, name: str, limit: int | None = None) -> list[AgentEntry]:
+        """At most `limit` agents, from the first whose name is greater."""
+        first = bisect_right(self._entries, name, key=_name) if name else 0
+        return self._entries[first : None if limit is None else first + limit]
+
+
+def _name(entry: AgentEntry) -> str:
+    return entry.agent.name
+
+
+class Population:
+    """The agents of one namespace. `live` and `expired` hold all; `held_back` counts the live that are not ENABLED."""
+
+    __slots__ = ("by_capability", "expired", "held_back", "live")
+
+    def __init__(self) -> None:
+        self.live = Roll()
+        self.expired = Roll()
+        self.held_back = 0
+        self.by_capability: dict[str, set[str]] = {}
+
+    def add(self, name: str, entry: AgentEntry) -> None:
+        """Counts an agent in."""
+        if not entry.is_live:
+            self.expired.add(entry)
+            return
+        self.live.add(entry)
+        self.held_back += entry.agent.admin_state != AdminState.ADMIN_STATE_ENABLED
+        for capability in entry.agent.capabilities:
+            self.by_capability.setdefault(capability.id, set()).add(name)
+
+    def remove(self, name: str, entry: AgentEntry) -> None:
+        """Counts an agent out."""
+        if not entry.is_live:
+            self.expired.remove(name)
+            return
+        self.live.remove(name)
+        self.held_back -= entry.agent.admin_state != AdminState.ADMIN_STATE_ENABLED
+        for capability in entry.agent.capabilities:
+            able = self.by_capability[capability.id]
+            able.discard(name)
+            if not able:
+                del self.by_capability[capability.id]
+
+    def able(self, all_of: Sequence[str], any_of: Sequence[str]) -> Collection[str] | None:
+        """Names of the live agents with all of some capabilities and one of others; None: no capability is asked."""
+        if not all_of and not any_of:
+            return None
+        sets = [self.by_capability.get(each, _NOBODY) for each in all_of]
+        if any_of:
+            sets.append(_NOBODY.union(*(self.by_capability.get(each, _NOBODY) for each in any_of)))
+        sets.sort(key=len)
+        return sets[0].intersection(*sets[1:])
+
+
+class Indexes:
+    """Every index of agents, kept right by `add` and `remove`."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[AgentTier.ValueType, AgentLiveness.ValueType]] = Counter()
+        self._populations: dict[str, Population] = {}
+        self._by_lease: dict[str, set[str]] = defaultdict(set)
+        self._draining: Counter[str] = Counter()
+
+    def add(self, name: str, entry: AgentEntry) -> None:
+        """Takes an agent in."""
+        agent = entry.agent
+        self.counts[agent.tier, agent.liveness] += 1
+        parent = names.parent_of(name)
+        population = self._populations.get(parent)
+        if population is None:
+            population = self._populations[parent] = Population()
+        population.add(name, entry)
+        self._by_lease[agent.lease].add(name)
+        if agent.admin_state in _DRAINS:
+            self._draining[agent.lease] += 1
+
+    def remove(self, name: str, entry: AgentEntry) -> None:
+        """Takes an agent out, as it was taken in."""
+        agent = entry.agent
+        self.counts[agent.tier, agent.liveness] -= 1
+        parent = names.parent_of(name)
+        population = self._populations[parent]
+        population.remove(name, entry)
+        if not population.live and not population.expired:
+            del self._populations[parent]
+        attached = self._by_lease[agent.lease]
+        attached.discard(name)
+        if not attached:
+            del self._by_lease[agent.lease]
+        if agent.admin_state in _DRAINS:
+            self._draining[agent.lease] -= 1
+            if not self._draining[agent.lease]:
+                del self._draining[agent.lease]
+
+    def population(self, parent: str) -> Population:
+        """The agents of a namespace; an empty one for a namespace that nobody is in."""
+        return self._populations.get(parent) or Population()
+
+    def agents_of(self, lease: str) -> Collection[str]:
+        """Names of the agents that name this lease."""
+        return self._by_lease.get(lease, _NOBODY)
+
+    def is_draining(self, lease: str) -> bool:
+        """Whether an operator drains an agent of this lease."""
+        return lease in self._draining
