@@ -10,10 +10,15 @@ from google.protobuf.duration_pb2 import Duration
 from holdfast import validation
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
+    BanAgentRequest,
+    CordonAgentRequest,
     DeregisterAgentRequest,
+    DrainAgentRequest,
     GetAgentRequest,
     ListAgentsRequest,
     RegisterAgentRequest,
+    UnbanAgentRequest,
+    UncordonAgentRequest,
     WatchAgentsRequest,
     WatchAgentsResponse,
 )
@@ -32,6 +37,13 @@ from holdfast.store.batching import BatchingStore
 from holdfast.store.memory import MemoryStore
 
 PARENT = "namespaces/test"
+ADMIN_REQUESTS = {
+    "cordon": CordonAgentRequest,
+    "uncordon": UncordonAgentRequest,
+    "drain": DrainAgentRequest,
+    "ban": BanAgentRequest,
+    "unban": UnbanAgentRequest,
+}
 CALL = CallContext("service", "method", "correlation")
 
 
@@ -76,6 +88,11 @@ class Replica:
     async def deregister(self, agent_id: str, **fields: object) -> int:
         request = DeregisterAgentRequest(name=f"{PARENT}/agents/{agent_id}", **fields)
         return (await self.agents.deregister_agent(request, CALL)).revision
+
+    async def rule(self, call: str, agent_id: str, reason: str = "") -> Agent:
+        """One of `cordon`, `uncordon`, `drain`, `ban`, `unban`."""
+        request = ADMIN_REQUESTS[call](name=f"{PARENT}/agents/{agent_id}", reason=reason)
+        return (await getattr(self.agents, f"{call}_agent")(request, CALL)).agent
 
     async def grant(self, ttl_s: int = 30, request_id: str = "") -> Lease:
         request = GrantLeaseRequest(parent=PARENT, ttl=Duration(seconds=ttl_s), request_id=request_id)

@@ -1,15 +1,28 @@
 """Decisions about agents: who may register, and who goes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
 from holdfast.core import leases
+from holdfast.core.admin import forgotten
+from holdfast.core.finding import check_etag, check_fence, find
 from holdfast.core.requests import remember, replay
-from holdfast.core.state import AgentEntry, LeaseEntry, Plan, Reader, etag_of, fence_of
+from holdfast.core.state import (
+    AgentEntry,
+    LeaseEntry,
+    Plan,
+    Reader,
+    admin_state_of,
+    copy_of,
+    etag_of,
+    fence_of,
+    unchanged,
+)
 from holdfast.errors import HoldfastError, Reason, invalid_field
-from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentStatus, BreakerState
+from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentStatus, BreakerState, Capability
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     DeregisterAgentRequest,
     DeregisterAgentResponse,
@@ -53,22 +66,25 @@ def register(reader: Reader, command: Registration) -> Plan[RegisterAgentRespons
         return Plan(Txn(), lambda _: _at(*first))
     name = names.agent_name(request.parent, request.agent_id)
     _check_request(request, name)
-    previous = reader.agent(name)
-    if previous is not None:
-        _check_succession(previous, request.fence)
-    agent = _new_agent(command, name, previous)
+    previous, admin = reader.agent(name), reader.admin(name)
+    _check_succession(name, previous, admin_state_of(admin), request.fence)
+    agent = _new_agent(command, name)
     attachment = leases.join(reader, agent) if request.agent.lease else leases.grant_private(agent, command)
     released = _release(reader, previous, agent.lease)
     record = AgentRecord(agent=agent, fence_epoch=command.epoch, update_time=command.now)
     txn = Txn(
         compares=(
             (names.agent_key(name), previous.mod_revision if previous else 0),
+            (names.admin_key(name), admin.mod_revision if admin else 0),
             *attachment.compares,
             *released.compares,
         ),
         puts=((names.agent_key(name), record.SerializeToString()), *attachment.puts),
         deletes=released.deletes,
     )
+    agent.liveness = AgentLiveness.AGENT_LIVENESS_LIVE
+    agent.admin_state = admin_state_of(admin)
+    agent.update_time.CopyFrom(command.now)
     response = RegisterAgentResponse(agent=agent)
     response.agent.fence = fence_of(command.epoch, 0)
     plan = Plan(txn, lambda revision: _at(response, revision))
@@ -91,57 +107,61 @@ def _check_request(request: RegisterAgentRequest, name: str) -> None:
         raise invalid_field("ttl", f"the agent joins {agent.lease}, which has its own; set one of ttl and agent.lease")
     if agent.lease and names.parent_of(agent.lease) != request.parent:
         raise invalid_field("agent.lease", f"{agent.lease!r} is of another namespace than {request.parent!r}")
+    check_capabilities(agent.capabilities)
+
+
+def check_capabilities(capabilities: Iterable[Capability]) -> None:
+    """Refuses two capabilities of one id.
+
+    Raises:
+        HoldfastError: INVALID_FIELD about `agent.capabilities[…].id`.
+    """
     seen: set[str] = set()
-    for index, capability in enumerate(agent.capabilities):
+    for index, capability in enumerate(capabilities):
         if capability.id in seen:
             raise invalid_field(f"agent.capabilities[{index}].id", f"{capability.id!r} is there twice; each id once")
         seen.add(capability.id)
 
 
-def _check_succession(previous: AgentEntry, fence: int) -> None:
+def _check_succession(name: str, previous: AgentEntry | None, state: AdminState.ValueType, fence: int) -> None:
     """May another incarnation follow this one now?"""
-    agent = previous.agent
-    if agent.admin_state == AdminState.ADMIN_STATE_BANNED:
+    if state == AdminState.ADMIN_STATE_BANNED:
+        raise HoldfastError(Reason.AGENT_BANNED, f"an operator banned {name}; it must be unbanned first.", subject=name)
+    if previous is None and fence:
         raise HoldfastError(
-            Reason.AGENT_BANNED, f"an operator banned {agent.name}; it must be unbanned first.", subject=agent.name
+            Reason.FENCE_STALE,
+            f"fence {fence} is of no incarnation: there is no {name} any more. Register without a fence.",
+            subject=name,
         )
-    if fence and fence != agent.fence:
-        raise stale_fence(agent, fence)
+    if previous is None:
+        return
+    check_fence(previous.agent, fence)
     if previous.is_live and not fence:
         raise HoldfastError(
             Reason.AGENT_ALREADY_EXISTS,
-            f"{agent.name} is LIVE under {agent.lease}; pick another id, present its fence to take over, or wait for "
-            "the "
-            "lease to end.",
-            subject=agent.name,
+            f"{name} is LIVE under {previous.agent.lease}; pick another id, present its fence to take over, or wait "
+            "for the lease to end.",
+            subject=name,
         )
 
 
-def stale_fence(agent: Agent, fence: int) -> HoldfastError:
-    """FENCE_STALE: the caller is not the current incarnation."""
-    return HoldfastError(
-        Reason.FENCE_STALE,
-        f"fence {fence} is not that of the current incarnation of {agent.name}, {agent.fence}.",
-        subject=agent.name,
-        metadata={"current_fence": str(agent.fence)},
-    )
-
-
-def _new_agent(command: Registration, name: str, previous: AgentEntry | None) -> Agent:
-    agent = Agent()
-    agent.CopyFrom(command.request.agent)
+def _new_agent(command: Registration, name: str) -> Agent:
+    """The agent as it is stored: what follows from revisions is left out."""
+    agent = copy_of(command.request.agent)
     agent.name = name
     agent.uid = command.uid
     agent.etag = ""
+    fill_in(agent)
+    agent.breaker_state = BreakerState.BREAKER_STATE_CLOSED
+    agent.create_time.CopyFrom(command.now)
+    return agent
+
+
+def fill_in(agent: Agent) -> None:
+    """Puts the defaults where an agent tells nothing."""
     agent.coordination_priority = agent.coordination_priority or PRIORITY_DEFAULT
     agent.max_concurrency = agent.max_concurrency or CONCURRENCY_DEFAULT
     agent.status = agent.status or AgentStatus.AGENT_STATUS_IDLE
-    agent.liveness = AgentLiveness.AGENT_LIVENESS_LIVE
-    agent.admin_state = previous.agent.admin_state if previous else AdminState.ADMIN_STATE_ENABLED
-    agent.breaker_state = BreakerState.BREAKER_STATE_CLOSED
-    agent.create_time.CopyFrom(command.now)
-    agent.update_time.CopyFrom(command.now)
-    return agent
 
 
 def _release(reader: Reader, previous: AgentEntry | None, kept_lease: str) -> Txn:
@@ -159,54 +179,19 @@ def _unchanged(lease: LeaseEntry) -> tuple[str, int]:
 
 
 def deregister(reader: Reader, request: DeregisterAgentRequest) -> Plan[DeregisterAgentResponse]:
-    """Decides DeregisterAgent: the agent goes, and with it the lease granted for it alone.
+    """Decides DeregisterAgent: the agent goes, and with it the lease granted for it alone. A ban stays.
 
     Raises:
-        HoldfastError: AGENT_NOT_FOUND, FENCE_STALE, ETAG_MISMATCH, AGENT_BANNED (a ban would be forgotten with the
-        record).
+        HoldfastError: AGENT_NOT_FOUND, FENCE_STALE, ETAG_MISMATCH.
     """
     entry = find(reader, request.name)
-    if entry.agent.admin_state == AdminState.ADMIN_STATE_BANNED:
-        raise HoldfastError(
-            Reason.AGENT_BANNED, f"{request.name} is banned; removing it would lift the ban.", subject=request.name
-        )
-    if request.fence and request.fence != entry.agent.fence:
-        raise stale_fence(entry.agent, request.fence)
-    if request.etag and request.etag != entry.agent.etag:
-        raise HoldfastError(
-            Reason.ETAG_MISMATCH,
-            f"etag {request.etag!r} is not that of {request.name}, {entry.agent.etag!r}; read it again.",
-            subject=request.name,
-        )
-    released = _release(reader, entry, "")
+    check_fence(entry.agent, request.fence)
+    check_etag(entry.agent, request.etag)
+    released, dropped = _release(reader, entry, ""), forgotten(reader, request.name)
+    # An etag covers liveness and admin state, too.
+    seen = unchanged(reader, request.name) if request.etag else ((names.agent_key(request.name), entry.mod_revision),)
     txn = Txn(
-        compares=(
-            (names.agent_key(request.name), entry.mod_revision),
-            *released.compares,
-            *_liveness(reader, request, entry),
-        ),
-        deletes=(names.agent_key(request.name), *released.deletes),
+        compares=tuple(dict([*seen, *released.compares, *dropped.compares]).items()),
+        deletes=(names.agent_key(request.name), *released.deletes, *dropped.deletes),
     )
     return Plan(txn, lambda revision: DeregisterAgentResponse(revision=revision))
-
-
-def _liveness(reader: Reader, request: DeregisterAgentRequest, entry: AgentEntry) -> tuple[tuple[str, int], ...]:
-    """An etag covers liveness too, which follows from the lease; a private lease is compared anyway."""
-    lease = reader.lease(entry.agent.lease)
-    return (_unchanged(lease),) if request.etag and lease is not None and not lease.record.private else ()
-
-
-def find(reader: Reader, name: str) -> AgentEntry:
-    """The agent of this name, expired ones included.
-
-    Raises:
-        HoldfastError: AGENT_NOT_FOUND.
-    """
-    entry = reader.agent(name)
-    if entry is None:
-        raise HoldfastError(
-            Reason.AGENT_NOT_FOUND,
-            f"no agent {name!r}: it never registered, was deregistered, or expired more than an hour ago.",
-            subject=name,
-        )
-    return entry

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.core.state import Plan, Reader
-from holdfast.errors import HoldfastError, Reason
+from holdfast.errors import FieldViolation, HoldfastError, Reason
 from holdfast.storage.v1.records_pb2 import RequestRecord
 from holdfast.store.interface import Txn
 
@@ -16,6 +16,9 @@ KEPT_S = 3600.0
 
 KEPT_MAX = 100_000
 """Most answers kept; the oldest go first."""
+
+KEPT_BYTES_MAX = 64 << 20
+"""Most bytes of answers kept, with their keys; the oldest go first."""
 
 M = TypeVar("M", bound=Message)
 
@@ -44,6 +47,7 @@ def replay(reader: Reader, key: str, request: Message, answer_type: type[M]) -> 
             f"request_id {key.rsplit('/', 1)[1]!r} was used before with other content; use a fresh one for a new "
             "request.",
             subject=key.split(":", 1)[1],
+            field_violations=[FieldViolation("request_id", "was used before with other content")],
         )
     return answer, entry.mod_revision
 

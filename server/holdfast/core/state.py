@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from holdfast import names
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord, RequestRecord
 from holdfast.store.interface import Txn
@@ -167,6 +168,17 @@ class Reader(Protocol):
     def request(self, key: str) -> RequestEntry | None:
         """The answer kept under a request's key."""
         ...
+
+
+def unchanged(reader: Reader, name: str) -> tuple[tuple[str, int], ...]:
+    """The comparisons that hold as long as an agent is what the reader says: its record, its lease, its admin state."""
+    entry, admin = reader.agent(name), reader.admin(name)
+    lease = reader.lease(entry.agent.lease) if entry is not None else None
+    return (
+        (names.agent_key(name), entry.mod_revision if entry is not None else 0),
+        (names.admin_key(name), admin.mod_revision if admin is not None else 0),
+        *(((names.lease_key(lease.name), lease.mod_revision),) if lease is not None else ()),
+    )
 
 
 Answer = TypeVar("Answer", covariant=True)

@@ -1,21 +1,43 @@
 """AgentRegistryService: register, read, list and remove agents; watching has a module of its own."""
 
-from holdfast.core import agents
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+from holdfast.core import agents, finding
+from holdfast.core.admin import Act, Ruling, rule
 from holdfast.errors import invalid_field
+from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
+    BanAgentRequest,
+    BanAgentResponse,
+    CordonAgentRequest,
+    CordonAgentResponse,
     DeregisterAgentRequest,
     DeregisterAgentResponse,
+    DrainAgentRequest,
+    DrainAgentResponse,
     GetAgentRequest,
     GetAgentResponse,
     ListAgentsRequest,
     ListAgentsResponse,
     RegisterAgentRequest,
     RegisterAgentResponse,
+    UnbanAgentRequest,
+    UnbanAgentResponse,
+    UncordonAgentRequest,
+    UncordonAgentResponse,
+    WatchAgentsRequest,
+    WatchAgentsResponse,
 )
+from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.registry import Registry
 from holdfast.service.watching import PROGRESS_EVERY_S, WATCHERS_MAX, AgentWatching
+
+_AdminRequest: TypeAlias = (
+    CordonAgentRequest | UncordonAgentRequest | DrainAgentRequest | BanAgentRequest | UnbanAgentRequest
+)
 
 
 class AgentRegistry:
@@ -31,7 +53,7 @@ class AgentRegistry:
         self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S, watchers_max: int = WATCHERS_MAX
     ) -> None:
         self._registry = registry
-        self.watch_agents = AgentWatching(registry, progress_every_s, watchers_max).watch_agents
+        self._watching = AgentWatching(registry, progress_every_s, watchers_max)
 
     async def register_agent(self, request: RegisterAgentRequest, _context: CallContext) -> RegisterAgentResponse:
         """RegisterAgent."""
@@ -50,7 +72,7 @@ class AgentRegistry:
         """GetAgent."""
         await self._registry.await_consistency(request.consistency)
         view = self._registry.view
-        return GetAgentResponse(agent=agents.find(view, request.name).agent, revision=view.revision)
+        return GetAgentResponse(agent=finding.find(view, request.name).agent, revision=view.revision)
 
     async def list_agents(self, request: ListAgentsRequest, _context: CallContext) -> ListAgentsResponse:
         """ListAgents."""
@@ -64,9 +86,43 @@ class AgentRegistry:
         token = paging.encode(query, page[-1].name) if len(found) > len(page) else ""
         return ListAgentsResponse(agents=page, next_page_token=token, revision=view.revision)
 
+    async def cordon_agent(self, request: CordonAgentRequest, _context: CallContext) -> CordonAgentResponse:
+        """CordonAgent."""
+        return CordonAgentResponse(agent=await self._rule(Act.CORDON, request))
+
+    async def uncordon_agent(self, request: UncordonAgentRequest, _context: CallContext) -> UncordonAgentResponse:
+        """UncordonAgent."""
+        return UncordonAgentResponse(agent=await self._rule(Act.UNCORDON, request))
+
+    async def drain_agent(self, request: DrainAgentRequest, _context: CallContext) -> DrainAgentResponse:
+        """DrainAgent. Answers DRAINING; the drainer goes on from there."""
+        return DrainAgentResponse(agent=await self._rule(Act.DRAIN, request))
+
+    async def ban_agent(self, request: BanAgentRequest, _context: CallContext) -> BanAgentResponse:
+        """BanAgent."""
+        return BanAgentResponse(agent=await self._rule(Act.BAN, request))
+
+    async def unban_agent(self, request: UnbanAgentRequest, _context: CallContext) -> UnbanAgentResponse:
+        """UnbanAgent."""
+        return UnbanAgentResponse(agent=await self._rule(Act.UNBAN, request))
+
+    async def _rule(self, act: Act, request: _AdminRequest) -> Agent:
+        registry = self._registry
+        await registry.await_consistency(
+            Consistency.CONSISTENCY_LINEARIZABLE
+        )  # an answer that writes nothing is a read
+        ruling = Ruling(act, request.name, request.reason, registry.now())
+        return await registry.execute(lambda reader: rule(reader, ruling))
+
     async def deregister_agent(self, request: DeregisterAgentRequest, _context: CallContext) -> DeregisterAgentResponse:
         """DeregisterAgent."""
         return await self._registry.execute(lambda reader: agents.deregister(reader, request))
+
+    def watch_agents(
+        self, request: WatchAgentsRequest, context: CallContext
+    ) -> AsyncIterator[WatchAgentsResponse | bytes]:
+        """WatchAgents."""
+        return self._watching.watch_agents(request, context)
 
 
 def _refuse_filter(text: str) -> None:

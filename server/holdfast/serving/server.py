@@ -20,6 +20,7 @@ from holdfast import __version__
 from holdfast.cli import InputError
 from holdfast.registry.v1 import agent_registry_service_pb2, lease_service_pb2
 from holdfast.service.agents import AgentRegistry
+from holdfast.service.drainer import Drainer
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.registry import Registry
@@ -146,6 +147,7 @@ class Server:
             following,
             _task(self._registry.start_keeping(), "lease keeper"),
             _task(janitor.run(), "janitor"),
+            _task(Drainer(self._registry).run(), "drainer"),
         }
 
     def _begin_serving(self, grpc_address: Address, http_address: Address) -> None:
