@@ -110,11 +110,16 @@ class View:
 
     def ended_leases(self) -> Iterator[LeaseEntry]:
         """Leases that ended and are still remembered, the first ended first."""
-        return (self._leases[name] for name in list(self._ended))
+        return (lease for name in list(self._ended) if (lease := self._leases.get(name)) is not None)
 
     def requests(self) -> Iterator[tuple[str, RequestEntry]]:
         """Answers that are kept, with their keys, the oldest first; good until the next revision."""
         return iter(self._requests.items())
+
+    @property
+    def requests_count(self) -> int:
+        """How many answers are kept."""
+        return len(self._requests)
 
     @property
     def leases_standing(self) -> int:

@@ -1,34 +1,59 @@
 """Decisions about forgetting: what has outlived its use."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast import names
+from holdfast.core.admin import forgotten
 from holdfast.core.state import LeaseEntry, Reader
 from holdfast.store.interface import Txn
 
 EXPIRED_KEPT_S = 3600.0
 """How long an expired agent, and the ended lease that says so, are kept: long enough to see what was lost."""
 
-CHUNK = 64
-"""Keys forgotten by one transaction; within every engine's limit."""
+CHUNK_KEYS = 500
+"""Keys forgotten by one transaction: few enough not to keep callers waiting, many enough to share an fsync."""
+
+CHUNK_BYTES = 3 << 19
+"""Most bytes of agents forgotten by one transaction (1.5 MiB), and one agent more. Their events, with the agents before
+and after, are one watch message, which gRPC clients take up to 4 MB.
+"""
 
 
-def forget_lease(reader: Reader, lease: LeaseEntry) -> Iterator[Txn]:
-    """Transactions that drop an ended lease: first the agents that name it, then the lease itself.
+def forget_leases(reader: Reader, ended: Iterable[LeaseEntry]) -> Iterator[Txn]:
+    """Transactions that drop ended leases: first the agents that name a lease, then or with them the lease itself.
 
-    The agents of an ended lease only become fewer (joining requires that it stands), so none is left behind. An agent
-    that registers again meanwhile fails its chunk's comparison; the next round takes the rest.
+    The agents of an ended lease only become fewer (joining requires that it stands), so none is left behind, provided
+    that none of these is committed after one that was not: an agent that registers again fails its comparison.
     """
-    assert not lease.stands, f"{lease.name} stands and must not be forgotten"
-    entries = [entry for name in sorted(reader.agents_of(lease.name)) if (entry := reader.agent(name)) is not None]
-    for first in range(0, len(entries), CHUNK):
-        keys = [(names.agent_key(entry.agent.name), entry.mod_revision) for entry in entries[first : first + CHUNK]]
-        yield Txn(compares=tuple(keys), deletes=tuple(key for key, _ in keys))
-    key = names.lease_key(lease.name)
-    yield Txn(compares=((key, lease.mod_revision),), deletes=(key,))
+    compares: list[tuple[str, int]] = []
+    size_bytes = 0
+    for seen, piece_bytes in _pieces(reader, ended):
+        compares += seen
+        size_bytes += piece_bytes
+        if len(compares) >= CHUNK_KEYS or size_bytes >= CHUNK_BYTES:
+            yield _dropped(compares)
+            compares, size_bytes = [], 0
+    if compares:
+        yield _dropped(compares)
 
 
-def forget_keys(keys: list[str]) -> Iterator[Txn]:
+def _pieces(reader: Reader, ended: Iterable[LeaseEntry]) -> Iterator[tuple[Sequence[tuple[str, int]], int]]:
+    """What goes, as it was last written, and the bytes of the agents in it."""
+    for lease in ended:
+        assert not lease.stands, f"{lease.name} stands and must not be forgotten"
+        for name in sorted(reader.agents_of(lease.name)):
+            entry = reader.agent(name)
+            if entry is not None and entry.agent.lease == lease.name:  # time passes while chunks are committed
+                own = (names.agent_key(name), entry.mod_revision)
+                yield (own, *forgotten(reader, name).compares), entry.agent.ByteSize()
+        yield [(names.lease_key(lease.name), lease.mod_revision)], 0
+
+
+def _dropped(seen: Sequence[tuple[str, int]]) -> Txn:
+    return Txn(compares=tuple(seen), deletes=tuple(key for key, _ in seen))
+
+
+def forget_keys(keys: Sequence[str]) -> Iterator[Txn]:
     """Transactions that drop keys whatever they hold."""
-    for first in range(0, len(keys), CHUNK):
-        yield Txn(deletes=tuple(keys[first : first + CHUNK]))
+    for first in range(0, len(keys), CHUNK_KEYS):
+        yield Txn(deletes=tuple(keys[first : first + CHUNK_KEYS]))

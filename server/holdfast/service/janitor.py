@@ -1,14 +1,17 @@
 """Forgets what has outlived its use: old history, agents expired for long, answers to old requests."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.core import requests, retention
+from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError
 from holdfast.service.registry import Registry
-from holdfast.store.interface import Txn
+from holdfast.store.interface import Conflict
 
 ROUND_EVERY_S = 5.0
 """How often the janitor looks around."""
@@ -19,8 +22,8 @@ RETAIN_REVISIONS_DEFAULT = 20_000
 COMPACT_SHARE = 0.1
 """Compaction waits until this share more than asked for is there, so that each does a worthwhile piece."""
 
-FORGET_MAX = 2_000
-"""Most transactions of one round: forgetting must not crowd out the callers."""
+FORGET_MAX = 100
+"""Most transactions of one round, of some hundred keys each: forgetting must not crowd out the callers."""
 
 log = structlog.get_logger()
 
@@ -57,26 +60,38 @@ class Janitor:
 
     async def _forget_records(self) -> None:
         now_s = self._registry.wall_clock()
-        transactions = self._due(now_s)
-        for txn, _ in zip(transactions, range(FORGET_MAX), strict=False):
-            await self._registry.store.commit(txn)
+        view, room = self._registry.view, FORGET_MAX
+        for transactions in (
+            retention.forget_leases(view, self._old_leases(now_s)),
+            retention.forget_keys(self._old_requests(now_s)),
+        ):
+            for txn in itertools.islice(transactions, room):
+                room -= 1
+                outcome = await self._registry.store.commit(txn)
+                await view.reached(outcome.revision)
+                if isinstance(outcome, Conflict):  # what follows may rest on it: the next round decides anew
+                    break
 
-    def _due(self, now_s: float) -> Iterator[Txn]:
-        view = self._registry.view
-        for lease in view.ended_leases():
-            if now_s - lease.record.end.time.ToMilliseconds() / 1000 < retention.EXPIRED_KEPT_S:
-                break
-            yield from retention.forget_lease(view, lease)
-        yield from retention.forget_keys(self._old_requests(now_s))
+    def _old_leases(self, now_s: float) -> Iterator[LeaseEntry]:
+        for lease in self._registry.view.ended_leases():
+            if _age_s(lease.record.end.time, now_s) < retention.EXPIRED_KEPT_S:
+                return
+            yield lease
 
     def _old_requests(self, now_s: float) -> list[str]:
-        kept = list(self._registry.view.requests())
-        surplus = len(kept) - requests.KEPT_MAX
-        return [
-            key
-            for index, (key, entry) in enumerate(kept)
-            if index < surplus or now_s - entry.record.time.ToMilliseconds() / 1000 >= requests.KEPT_S
-        ]
+        """The oldest answers, as many as are too old or too many."""
+        view = self._registry.view
+        kept, size_bytes, old = view.requests_count, view.requests_bytes, []
+        for key, entry in view.requests():
+            is_too_much = kept > requests.KEPT_MAX or size_bytes > requests.KEPT_BYTES_MAX
+            if not is_too_much and _age_s(entry.record.time, now_s) < requests.KEPT_S:
+                break
+            old.append(key)
+            kept -= 1
+            size_bytes -= len(key) + len(entry.value)
+            if len(old) >= FORGET_MAX * retention.CHUNK_KEYS:
+                break
+        return old
 
     async def _compact(self) -> None:
         store = self._registry.store
@@ -84,3 +99,7 @@ class Janitor:
             return
         await store.compact(store.revision - self._retain_revisions)
         self._registry.view.history.forget(store.compact_revision)
+
+
+def _age_s(time: Timestamp, now_s: float) -> float:
+    return now_s - time.ToMilliseconds() / 1000
