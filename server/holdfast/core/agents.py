@@ -64,11 +64,29 @@ def register(reader: Reader, command: Registration) -> Plan[RegisterAgentRespons
     key = names.request_key(request.parent, "RegisterAgent", request.request_id)
     if request.request_id and (first := replay(reader, key, request, RegisterAgentResponse)):
         return Plan(Txn(), lambda _: _at(*first))
+    agent, txn = incarnate(reader, command)
+    response = RegisterAgentResponse(agent=agent)
+    plan = Plan(txn, lambda revision: _at(response, revision))
+    return remember(plan, key, request, response, command.now) if request.request_id else plan
+
+
+def _at(response: RegisterAgentResponse, revision: int) -> RegisterAgentResponse:
+    date(response.agent, revision)
+    return response
+
+
+def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
+    """A new incarnation as it is answered, but for what `date` fills in, and what is written for it.
+
+    Raises:
+        HoldfastError: As `register`, but for what is about the request_id.
+    """
+    request = command.request
     name = names.agent_name(request.parent, request.agent_id)
     _check_request(request, name)
     previous, admin = reader.agent(name), reader.admin(name)
     _check_succession(name, previous, admin_state_of(admin), request.fence)
-    agent = _new_agent(command, name)
+    agent = new_agent(command)
     attachment = leases.join(reader, agent) if request.agent.lease else leases.grant_private(agent, command)
     released = _release(reader, previous, agent.lease)
     record = AgentRecord(agent=agent, fence_epoch=command.epoch, update_time=command.now)
@@ -82,21 +100,23 @@ def register(reader: Reader, command: Registration) -> Plan[RegisterAgentRespons
         puts=((names.agent_key(name), record.SerializeToString()), *attachment.puts),
         deletes=released.deletes,
     )
+    return present(agent, command, admin_state_of(admin)), txn
+
+
+def present(agent: Agent, command: Registration, state: AdminState.ValueType) -> Agent:
+    """Makes of a new agent what is answered; its fence has the epoch's part."""
     agent.liveness = AgentLiveness.AGENT_LIVENESS_LIVE
-    agent.admin_state = admin_state_of(admin)
+    agent.admin_state = state
     agent.update_time.CopyFrom(command.now)
-    response = RegisterAgentResponse(agent=agent)
-    response.agent.fence = fence_of(command.epoch, 0)
-    plan = Plan(txn, lambda revision: _at(response, revision))
-    return remember(plan, key, request, response, command.now) if request.request_id else plan
+    agent.fence = fence_of(command.epoch, 0)
+    return agent
 
 
-def _at(response: RegisterAgentResponse, revision: int) -> RegisterAgentResponse:
-    """A registration's answer with what follows from its revision; its fence holds the epoch's part so far."""
-    response.agent.fence += revision
-    response.agent.revision = revision
-    response.agent.etag = etag_of(revision)
-    return response
+def date(agent: Agent, revision: int) -> None:
+    """Fills in what follows from the revision at which an incarnation begins."""
+    agent.fence += revision
+    agent.revision = revision
+    agent.etag = etag_of(revision)
 
 
 def _check_request(request: RegisterAgentRequest, name: str) -> None:
@@ -145,10 +165,10 @@ def _check_succession(name: str, previous: AgentEntry | None, state: AdminState.
         )
 
 
-def _new_agent(command: Registration, name: str) -> Agent:
-    """The agent as it is stored: what follows from revisions is left out."""
+def new_agent(command: Registration) -> Agent:
+    """The agent as it is stored, but for a lease of its own: what follows from revisions is left out."""
     agent = copy_of(command.request.agent)
-    agent.name = name
+    agent.name = names.agent_name(command.request.parent, command.request.agent_id)
     agent.uid = command.uid
     agent.etag = ""
     fill_in(agent)

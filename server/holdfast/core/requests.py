@@ -21,6 +21,7 @@ KEPT_BYTES_MAX = 64 << 20
 """Most bytes of answers kept, with their keys; the oldest go first."""
 
 M = TypeVar("M", bound=Message)
+P = TypeVar("P")
 
 
 def digest(request: Message) -> bytes:
@@ -52,8 +53,11 @@ def replay(reader: Reader, key: str, request: Message, answer_type: type[M]) -> 
     return answer, entry.mod_revision
 
 
-def remember(plan: Plan[M], key: str, request: Message, answer: M, now: Timestamp) -> Plan[M]:
-    """The plan with its answer kept under `key`; what follows from the revision is filled in at replay."""
+def remember(plan: Plan[P], key: str, request: Message, answer: Message, now: Timestamp) -> Plan[P]:
+    """The plan with its answer, or what it can be made of, kept under `key`.
+
+    What follows from the revision, or from the request, is filled in at replay.
+    """
     record = RequestRecord(request_sha256=digest(request), time=now)
     record.response.Pack(answer)
     txn = plan.txn

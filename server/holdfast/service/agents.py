@@ -3,13 +3,15 @@
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
-from holdfast.core import agents, finding
+from holdfast.core import agents, batches, finding
 from holdfast.core.admin import Act, Ruling, rule
 from holdfast.errors import invalid_field
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     BanAgentRequest,
     BanAgentResponse,
+    BatchRegisterAgentsRequest,
+    BatchRegisterAgentsResponse,
     CordonAgentRequest,
     CordonAgentResponse,
     DeregisterAgentRequest,
@@ -67,6 +69,20 @@ class AgentRegistry:
             replica=registry.replica,
         )
         return await registry.execute(lambda reader: agents.register(reader, command))
+
+    async def batch_register_agents(
+        self, request: BatchRegisterAgentsRequest, _context: CallContext
+    ) -> BatchRegisterAgentsResponse:
+        """BatchRegisterAgents."""
+        registry = self._registry
+        command = batches.Batch(
+            request=request,
+            now=registry.now(),
+            epoch=registry.store.epoch,
+            seed=registry.new_id(),
+            replica=registry.replica,
+        )
+        return await registry.execute(lambda reader: batches.register(reader, command))
 
     async def get_agent(self, request: GetAgentRequest, _context: CallContext) -> GetAgentResponse:
         """GetAgent."""

@@ -221,6 +221,7 @@ class BatchAnswer(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     ADMIN_STATES_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     seed: _builtins.str
     """What the uids of the agents and the ids of their leases were derived from."""
     epoch: _builtins.int
@@ -229,16 +230,21 @@ class BatchAnswer(_message.Message):
     def admin_states(self) -> _containers.ScalarMap[_builtins.int, _agent_pb2.AdminState.ValueType]:
         """Admin state of the agents that were not ENABLED, by their place in the request."""
 
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When they were registered."""
+
     def __init__(
         self,
         *,
         seed: _builtins.str = ...,
         epoch: _builtins.int = ...,
         admin_states: _abc.Mapping[_builtins.int, _agent_pb2.AdminState.ValueType] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_states", b"admin_states", "epoch", b"epoch", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_states", b"admin_states", "epoch", b"epoch", "seed", b"seed", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
