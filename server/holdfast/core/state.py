@@ -20,6 +20,11 @@ def fence_of(epoch: int, revision: int) -> int:
     return (epoch << EPOCH_BITS) + revision
 
 
+def fence_parts(fence: int) -> tuple[int, int]:
+    """The epoch and the revision of a fence."""
+    return fence >> EPOCH_BITS, fence & ((1 << EPOCH_BITS) - 1)
+
+
 def etag_of(revision: int) -> str:
     """The version of a record last changed at a revision."""
     return f"{revision:x}"

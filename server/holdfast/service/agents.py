@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
-from holdfast.core import agents, batches, finding
+from holdfast.core import agents, batches, finding, updates
 from holdfast.core.admin import Act, Ruling, rule
 from holdfast.errors import invalid_field
 from holdfast.registry.v1.agent_pb2 import Agent
@@ -28,6 +28,8 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     UnbanAgentResponse,
     UncordonAgentRequest,
     UncordonAgentResponse,
+    UpdateAgentRequest,
+    UpdateAgentResponse,
     WatchAgentsRequest,
     WatchAgentsResponse,
 )
@@ -101,6 +103,14 @@ class AgentRegistry:
         page = found[: paging.fitting(found, 0, size)]
         token = paging.encode(query, page[-1].name) if len(found) > len(page) else ""
         return ListAgentsResponse(agents=page, next_page_token=token, revision=view.revision)
+
+    async def update_agent(self, request: UpdateAgentRequest, _context: CallContext) -> UpdateAgentResponse:
+        """UpdateAgent."""
+        registry = self._registry
+        # A decision that writes nothing is a read, and must be as fresh as one.
+        await registry.await_consistency(Consistency.CONSISTENCY_LINEARIZABLE)
+        now = registry.now()
+        return await registry.execute(lambda reader: updates.update(reader, request, now))
 
     async def cordon_agent(self, request: CordonAgentRequest, _context: CallContext) -> CordonAgentResponse:
         """CordonAgent."""
