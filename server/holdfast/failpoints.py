@@ -51,5 +51,5 @@ def hit(point: Failpoint) -> None:
 
 def install(handler: Handler | None) -> None:
     """Lets `handler` decide what happens at each place; None: nothing."""
-    global _handler  # noqa: PLW0603 - one process, one set of places
+    global _handler
     _handler = handler

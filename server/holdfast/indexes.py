@@ -1,8 +1,9 @@
 """Where agents are found without looking at each: by namespace in the order of names, by capability, by lease."""
 
+import heapq
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
 
 from holdfast import names
 from holdfast.core.state import AgentEntry
@@ -75,7 +76,14 @@ class Population:
             if not able:
                 del self.by_capability[capability.id]
 
-    def able(self, all_of: Sequence[str], any_of: Sequence[str]) -> Collection[str] | None:
+    def everyone(self, after: str = "", limit: int | None = None) -> Iterator[AgentEntry]:
+        """Live and expired agents as they are now, in the order of names, from the first greater than `after`.
+
+        At least `limit` of them, if there are as many. The order is made while it is read, which may take its time.
+        """
+        return heapq.merge(self.live.after(after, limit), self.expired.after(after, limit), key=_name)
+
+    def able(self, all_of: Collection[str], any_of: Collection[str]) -> Collection[str] | None:
         """Names of the live agents with all of some capabilities and one of others; None: no capability is asked."""
         if not all_of and not any_of:
             return None

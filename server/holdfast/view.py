@@ -1,7 +1,7 @@
 """The state as this replica sees it: everything in memory, fed by the store's watch, one whole revision at a time."""
 
 import asyncio
-import heapq
+import itertools
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
@@ -98,11 +98,9 @@ class View:
     ) -> list[AgentEntry]:
         """Agents of a namespace in the order of their names, from the first greater than `after`; LIVE ones, or all."""
         population = self.population(parent)
-        live = population.live.after(after, limit)
-        if not with_expired or not population.expired:
-            return live
-        both = heapq.merge(live, population.expired.after(after, limit), key=lambda entry: entry.agent.name)
-        return list(both)[:limit]
+        if not with_expired:
+            return population.live.after(after, limit)
+        return list(itertools.islice(population.everyone(after, limit), limit))
 
     def live_agents(self, parent: str, after: str = "", limit: int | None = None) -> list[Agent]:
         """Live agents of a namespace in the order of their names, from the first greater than `after`."""

@@ -22,6 +22,8 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     GetAgentResponse,
     ListAgentsRequest,
     ListAgentsResponse,
+    MatchAgentsRequest,
+    MatchAgentsResponse,
     RegisterAgentRequest,
     RegisterAgentResponse,
     UnbanAgentRequest,
@@ -36,6 +38,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.service import paging
 from holdfast.service.context import CallContext
+from holdfast.service.matching import match
 from holdfast.service.registry import Registry
 from holdfast.service.watching import PROGRESS_EVERY_S, WATCHERS_MAX, AgentWatching
 
@@ -111,6 +114,11 @@ class AgentRegistry:
         await registry.await_consistency(Consistency.CONSISTENCY_LINEARIZABLE)
         now = registry.now()
         return await registry.execute(lambda reader: updates.update(reader, request, now))
+
+    async def match_agents(self, request: MatchAgentsRequest, _context: CallContext) -> MatchAgentsResponse:
+        """MatchAgents."""
+        await self._registry.await_consistency(request.consistency)
+        return await match(self._registry.view, request)
 
     async def cordon_agent(self, request: CordonAgentRequest, _context: CallContext) -> CordonAgentResponse:
         """CordonAgent."""

@@ -1,0 +1,109 @@
+"""Who could do a piece of work, in which order, and why the others could not."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from holdfast.core.state import AgentEntry
+from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentTier, BreakerState
+from holdfast.registry.v1.agent_registry_service_pb2 import AgentExclusionReason, MatchAgentsRequest
+
+Why: TypeAlias = AgentExclusionReason.ValueType
+
+EXPIRED = AgentExclusionReason.AGENT_EXCLUSION_REASON_EXPIRED
+ADMIN_STATE = AgentExclusionReason.AGENT_EXCLUSION_REASON_ADMIN_STATE
+CAPABILITY = AgentExclusionReason.AGENT_EXCLUSION_REASON_CAPABILITY
+TIER = AgentExclusionReason.AGENT_EXCLUSION_REASON_TIER
+LABEL = AgentExclusionReason.AGENT_EXCLUSION_REASON_LABEL
+SLOTS = AgentExclusionReason.AGENT_EXCLUSION_REASON_SLOTS
+BREAKER = AgentExclusionReason.AGENT_EXCLUSION_REASON_BREAKER
+
+_BELOW_ALL = max(AgentTier.values()) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """What a piece of work asks of an agent; an empty part asks nothing."""
+
+    all_of: frozenset[str]
+    any_of: frozenset[str]
+    tier_max: int
+    labels: Sequence[tuple[str, str]]
+    free_slots_min: int
+
+    @classmethod
+    def of(cls, request: MatchAgentsRequest) -> "Selector":
+        """What a call asks for."""
+        return cls(
+            frozenset(request.all_of),
+            frozenset(request.any_of),
+            request.tier_max,
+            tuple(request.labels.items()),
+            request.free_slots_min,
+        )
+
+    @property
+    def asks_capabilities(self) -> bool:
+        """Whether it asks for any."""
+        return bool(self.all_of or self.any_of)
+
+
+SlotsHeld: TypeAlias = Callable[[str], int]
+"""How many pieces of work the agent of a name holds."""
+
+
+def free_slots(agent: Agent, slots_held: SlotsHeld) -> int:
+    """How many more pieces of work an agent takes."""
+    return max(0, agent.max_concurrency - slots_held(agent.name))
+
+
+def first_reason(selector: Selector, agent: Agent, free: int) -> Why | None:
+    """Why an agent that lives, is ENABLED and has the capabilities cannot do the work; None: it can."""
+    if selector.tier_max and _rank(agent) > selector.tier_max:
+        return TIER
+    if selector.labels and not _carries(agent, selector.labels):
+        return LABEL
+    if free < selector.free_slots_min:
+        return SLOTS
+    if agent.breaker_state == BreakerState.BREAKER_STATE_OPEN:
+        return BREAKER
+    return None
+
+
+def reasons(selector: Selector, entry: AgentEntry, slots_held: SlotsHeld) -> list[Why]:
+    """Every reason why an agent cannot do the work, in the order checked; none: it can."""
+    agent = entry.agent
+    checks = (
+        (EXPIRED, not entry.is_live),
+        (ADMIN_STATE, agent.admin_state != AdminState.ADMIN_STATE_ENABLED),
+        (CAPABILITY, selector.asks_capabilities and not _is_able(selector, agent)),
+        (TIER, bool(selector.tier_max) and _rank(agent) > selector.tier_max),
+        (LABEL, not _carries(agent, selector.labels)),
+        (SLOTS, free_slots(agent, slots_held) < selector.free_slots_min),
+        (BREAKER, agent.breaker_state == BreakerState.BREAKER_STATE_OPEN),
+    )
+    return [reason for reason, applies in checks if applies]
+
+
+def order(agent: Agent, free: int) -> tuple[int, int, int, str]:
+    """Where an agent stands among those that match; the smallest is the best.
+
+    Those nearest to the top decide most; of one tier, the weightier; of these, the one with most room, which spreads
+    the load; and last the name, so that the same state always has the same order.
+    """
+    return _rank(agent), -agent.coordination_priority, -free, agent.name
+
+
+def _rank(agent: Agent) -> int:
+    """The tier as a number; an agent that tells none stands below all."""
+    return agent.tier or _BELOW_ALL
+
+
+def _is_able(selector: Selector, agent: Agent) -> bool:
+    has = {capability.id for capability in agent.capabilities}
+    return selector.all_of <= has and (not selector.any_of or not selector.any_of.isdisjoint(has))
+
+
+def _carries(agent: Agent, labels: Iterable[tuple[str, str]]) -> bool:
+    own = agent.labels
+    return all(key in own and own[key] == value for key, value in labels)

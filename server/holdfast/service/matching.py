@@ -1,0 +1,122 @@
+"""MatchAgents over the view: exact over every agent, and quick where capabilities leave few of them."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from holdfast.core.matching import (
+    ADMIN_STATE,
+    CAPABILITY,
+    EXPIRED,
+    Selector,
+    SlotsHeld,
+    Why,
+    first_reason,
+    free_slots,
+    order,
+    reasons,
+)
+from holdfast.core.state import AgentEntry
+from holdfast.registry.v1.agent_pb2 import AdminState, Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import (
+    AgentExclusion,
+    AgentExclusionCount,
+    AgentMatch,
+    MatchAgentsRequest,
+    MatchAgentsResponse,
+)
+from holdfast.service.paging import PAGE_BYTES_MAX, PAGE_SIZE_DEFAULT
+from holdfast.service.slices import sliced
+from holdfast.view import View
+
+Ranked = tuple[tuple[int, int, int, str], int, Agent]
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The agents as they were when the call began; entries are never changed in place."""
+
+    revision: int
+    total: int
+    everyone: Iterable[AgentEntry]
+    candidates: Sequence[AgentEntry]
+    counts: Counter[Why]
+
+
+async def match(view: View, request: MatchAgentsRequest) -> MatchAgentsResponse:
+    """Answers MatchAgents from one revision, in slices."""
+    selector, size = Selector.of(request), request.page_size or PAGE_SIZE_DEFAULT
+    snapshot = _snapshot(view, request.parent, selector)
+    best, matches_total = await _best(snapshot, selector, view.slots_held, size)
+    excluded = min(size, snapshot.total - matches_total)
+    response = MatchAgentsResponse(revision=snapshot.revision, matches_total=matches_total)
+    response.exclusions.extend(await _exclusions(snapshot, selector, view.slots_held, excluded))
+    size_bytes = response.ByteSize()
+    for _, free, agent in best:
+        if response.matches and size_bytes >= PAGE_BYTES_MAX:
+            break
+        size_bytes += agent.ByteSize()
+        response.matches.append(AgentMatch(agent=agent, free_slots=free))
+    for reason, agents in sorted(snapshot.counts.items()):
+        if agents:
+            response.exclusion_counts.append(AgentExclusionCount(reason=reason, agents=agents))
+    return response
+
+
+def _snapshot(view: View, parent: str, selector: Selector) -> _Snapshot:
+    """What the indexes say at once: everyone, those worth a look, and how many are out before anybody looks."""
+    population = view.population(parent)
+    able = population.able(selector.all_of, selector.any_of)
+    live = population.live.after("")
+    if able is None:
+        candidates = live if not population.held_back else [entry for entry in live if _is_enabled(entry)]
+    else:
+        found = (view.agent(name) for name in able)
+        candidates = [entry for entry in found if entry is not None and _is_enabled(entry)]
+    counts: Counter[Why] = Counter()
+    counts[EXPIRED] = len(population.expired)
+    counts[ADMIN_STATE] = population.held_back
+    counts[CAPABILITY] = len(live) - population.held_back - len(candidates)
+    everyone = population.everyone() if population.expired else live
+    return _Snapshot(view.revision, len(live) + len(population.expired), everyone, candidates, counts)
+
+
+def _is_enabled(entry: AgentEntry) -> bool:
+    return entry.agent.admin_state == AdminState.ADMIN_STATE_ENABLED
+
+
+async def _best(snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, count: int) -> tuple[list[Ranked], int]:
+    """The best of those that match, and how many match; counts the others by their first reason."""
+    best: list[Ranked] = []
+    total = 0
+    async for part in sliced(snapshot.candidates):
+        found: list[Ranked] = []
+        for entry in part:
+            agent = entry.agent
+            free = free_slots(agent, slots_held)
+            why = first_reason(selector, agent, free)
+            if why is None:
+                found.append((order(agent, free), free, agent))
+            else:
+                snapshot.counts[why] += 1
+        total += len(found)
+        best = heapq.nsmallest(count, [*best, *found], key=lambda ranked: ranked[0])
+    return best, total
+
+
+async def _exclusions(
+    snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, count: int
+) -> list[AgentExclusion]:
+    """The first by name of those that do not match; `count` says how many there are to find."""
+    found: list[AgentExclusion] = []
+    if not count:
+        return found
+    async for part in sliced(snapshot.everyone):
+        for entry in part:
+            why = reasons(selector, entry, slots_held)
+            if why:
+                found.append(AgentExclusion(agent=entry.agent.name, reasons=why))
+                if len(found) == count:
+                    return found
+    return found
