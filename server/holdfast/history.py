@@ -5,13 +5,22 @@ start has missed something and is told so.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from holdfast import names
+from holdfast.filtering import Filter
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEvent, AgentEvents, AgentEventType, WatchAgentsResponse
+
+FILTERED_BYTES_MAX = 16 << 20
+"""Most bytes of serialised responses kept for watches with filters; those asked for last stay. Many watchers of one
+filter are at about the same revision, so a few responses serve them all.
+"""
+
+FILTERED_MAX = 4096
+"""Most such responses kept, empty ones included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +47,27 @@ class Step:
             return None
         found = self._encoded.get(parent)
         if found is None:
-            messages = [AgentEvent(type=event.type, agent=event.agent, previous=event.previous) for event in events]
-            response = WatchAgentsResponse(revision=self.revision, events=AgentEvents(events=messages))
-            found = self._encoded[parent] = response.SerializeToString()
+            found = self._encoded[parent] = _response(self.revision, events)
         return found
+
+    def filtered(self, parent: str, only: Filter) -> bytes | None:
+        """The WatchAgentsResponse with the events that a filter matches before or after; None if it matches none."""
+        events = self.events.get(parent)
+        if events is None:
+            return None
+        wanted = [event for event in events if _is_wanted(event, only)]
+        if len(wanted) == len(events):
+            return self.encoded(parent)
+        return _response(self.revision, wanted) if wanted else None
+
+
+def _is_wanted(event: Event, only: Filter) -> bool:
+    return only.matches(event.agent) or (event.previous is not None and only.matches(event.previous))
+
+
+def _response(revision: int, events: Sequence[Event]) -> bytes:
+    messages = [AgentEvent(type=event.type, agent=event.agent, previous=event.previous) for event in events]
+    return WatchAgentsResponse(revision=revision, events=AgentEvents(events=messages)).SerializeToString()
 
 
 class FellBehindError(Exception):
@@ -54,6 +80,8 @@ class History:
     def __init__(self) -> None:
         self.start = 0
         self._steps: deque[Step] = deque()
+        self._filtered: OrderedDict[tuple[int, str, str], bytes | None] = OrderedDict()
+        self._filtered_bytes = 0
         self._advanced: asyncio.Future[None] | None = None
 
     @property
@@ -93,6 +121,24 @@ class History:
             raise FellBehindError
         first = revision - self.start
         return [self._steps[index] for index in range(first, min(first + limit, len(self._steps)))]
+
+    def encoded(self, step: Step, parent: str, only: Filter) -> bytes | None:
+        """The WatchAgentsResponse of a step for a namespace and a filter; None if nothing of it is wanted.
+
+        Serialised once for all watchers that ask for the same; for filters, as long as `FILTERED_MAX` allows.
+        """
+        if only.is_empty or parent not in step.events:
+            return step.encoded(parent)
+        key = (step.revision, parent, only.text)
+        if key in self._filtered:
+            self._filtered.move_to_end(key)
+            return self._filtered[key]
+        found = self._filtered[key] = step.filtered(parent, only)
+        self._filtered_bytes += len(found or b"")
+        while len(self._filtered) > FILTERED_MAX or self._filtered_bytes > FILTERED_BYTES_MAX:
+            _, dropped = self._filtered.popitem(last=False)
+            self._filtered_bytes -= len(dropped or b"")
+        return found
 
     async def advance(self, revision: int, timeout_s: float | None = None) -> bool:
         """Waits until something follows `revision`; False if nothing did within the time."""

@@ -1,7 +1,7 @@
 """Where agents are found without looking at each: by namespace in the order of names, by capability, by lease."""
 
 import heapq
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 
@@ -92,6 +92,30 @@ class Population:
             sets.append(_NOBODY.union(*(self.by_capability.get(each, _NOBODY) for each in any_of)))
         sets.sort(key=len)
         return sets[0].intersection(*sets[1:])
+
+
+class Names:
+    """Names of resources by namespace, in order."""
+
+    def __init__(self) -> None:
+        self._by_parent: dict[str, list[str]] = {}
+
+    def add(self, name: str) -> None:
+        """Adds a name that is not there."""
+        insort(self._by_parent.setdefault(names.parent_of(name), []), name)
+
+    def remove(self, name: str) -> None:
+        """Removes a name that is there."""
+        parent = names.parent_of(name)
+        there = self._by_parent[parent]
+        del there[bisect_left(there, name)]
+        if not there:
+            del self._by_parent[parent]
+
+    def after(self, parent: str, name: str) -> list[str]:
+        """The names of a namespace that are greater."""
+        there = self._by_parent.get(parent, [])
+        return there[bisect_right(there, name) :]
 
 
 class Indexes:

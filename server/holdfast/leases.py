@@ -102,6 +102,11 @@ class LeaseKeeper:
                 return _not_kept(name, error)
         return self.keep(name) or _not_kept(name, lease_not_found(name, find()))
 
+    def left_s(self, name: str) -> float | None:
+        """How long a lease stands from now if nobody keeps it, in seconds; None if it is not known to stand."""
+        slot = self._slots.get(name)
+        return max(0.0, slot.deadline_s - self._clock()) if slot is not None else None
+
     def restart_clocks(self) -> None:
         """Gives every lease its full TTL: nobody could keep one while the server was not serving."""
         now_s = self._clock()

@@ -9,7 +9,7 @@ from typing import Protocol
 from holdfast import names
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry
 from holdfast.history import Event, History
-from holdfast.indexes import Indexes, Population
+from holdfast.indexes import Indexes, Names, Population
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentTier
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord
@@ -57,6 +57,7 @@ class View:
         self._indexes = Indexes()
         self._ended: dict[str, None] = {}
         self._standing = 0
+        self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     # Reading.
@@ -105,6 +106,10 @@ class View:
     def live_agents(self, parent: str, after: str = "", limit: int | None = None) -> list[Agent]:
         """Live agents of a namespace in the order of their names, from the first greater than `after`."""
         return [entry.agent for entry in self.entries(parent, after, limit)]
+
+    def standing_leases(self, parent: str, after: str = "") -> Sequence[str]:
+        """Names of the leases of a namespace that stand, in order, from the first greater than `after`."""
+        return self._standing_names.after(parent, after)
 
     def ended_leases(self) -> Iterator[LeaseEntry]:
         """Leases that ended and are still remembered, the first ended first."""
@@ -237,6 +242,7 @@ class View:
         self._leases[lease.name] = lease
         if lease.stands:
             self._standing += 1
+            self._standing_names.add(lease.name)
             self._listener.lease_stands(lease)
             return
         self._ended[lease.name] = None
@@ -273,6 +279,7 @@ class View:
         known = self._leases.pop(name, None)
         if known is not None and known.stands:
             self._standing -= 1
+            self._standing_names.remove(name)
         self._ended.pop(name, None)
 
     def _replace(self, name: str, entry: AgentEntry | None) -> AgentEntry | None:

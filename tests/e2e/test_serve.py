@@ -151,20 +151,19 @@ def test_an_error_carries_its_reason_and_the_callers_correlation_id(channel: grp
     assert bad.field_violations[0].field == "parent"
 
 
-def test_what_is_not_built_says_so(channel: grpc.Channel) -> None:
-    stub = AgentRegistryServiceStub(channel)
-    for call, request in (
-        (stub.MatchAgents, pb.MatchAgentsRequest(parent=PARENT)),
-        (stub.BanAgent, pb.BanAgentRequest(name=f"{PARENT}/agents/a")),
-    ):
-        with pytest.raises(grpc.RpcError) as refused:
-            call(request)
-        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert "not built yet" in refused.value.details()
+def test_filters_and_matches_work_over_the_wire(channel: grpc.Channel) -> None:
+    stub, parent = AgentRegistryServiceStub(channel), "namespaces/filtered"
+    for tier in (1, 2, 3):
+        stub.RegisterAgent(pb.RegisterAgentRequest(parent=parent, agent_id=f"t{tier}", agent={"tier": tier}))
+    found = stub.ListAgents(pb.ListAgentsRequest(parent=parent, filter="tier = 1_CORE OR tier = 3_TASK"))
+    assert [agent.tier for agent in found.agents] == [1, 3]
+    matched = stub.MatchAgents(pb.MatchAgentsRequest(parent=parent, tier_max=2))
+    assert [match.agent.tier for match in matched.matches] == [1, 2]
+    assert [exclusion.agent.rsplit("/", 1)[1] for exclusion in matched.exclusions] == ["t3"]
     with pytest.raises(grpc.RpcError) as refused:
-        stub.ListAgents(pb.ListAgentsRequest(parent=PARENT, filter="tier = 1"))
+        stub.ListAgents(pb.ListAgentsRequest(parent=parent, filter="tier = 1"))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "filter" in refused.value.details()
+    assert "AGENT_TIER_1_CORE" in refused.value.details()
 
 
 def test_lists_come_in_pages_that_belong_to_their_query(channel: grpc.Channel) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from holdfast import validation
 from holdfast.registry.v1.agent_pb2 import Agent
@@ -19,6 +20,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     RegisterAgentRequest,
     UnbanAgentRequest,
     UncordonAgentRequest,
+    UpdateAgentRequest,
     WatchAgentsRequest,
     WatchAgentsResponse,
 )
@@ -81,13 +83,26 @@ class Replica:
         request = GetAgentRequest(name=f"{PARENT}/agents/{agent_id}")
         return (await self.agents.get_agent(request, CALL)).agent
 
-    async def listed(self) -> list[str]:
-        response = await self.agents.list_agents(ListAgentsRequest(parent=PARENT), CALL)
-        return [agent.name.rsplit("/", 1)[1] for agent in response.agents]
+    async def listed(self, only: str = "", page_size: int = 0) -> list[str]:
+        """Ids of the agents on all pages of a list."""
+        found: list[str] = []
+        request = ListAgentsRequest(parent=PARENT, filter=only, page_size=page_size)
+        while True:
+            response = await self.agents.list_agents(request, CALL)
+            found += [agent.name.rsplit("/", 1)[1] for agent in response.agents]
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return found
 
     async def deregister(self, agent_id: str, **fields: object) -> int:
         request = DeregisterAgentRequest(name=f"{PARENT}/agents/{agent_id}", **fields)
         return (await self.agents.deregister_agent(request, CALL)).revision
+
+    async def update(self, agent_id: str, fields: dict[str, object], *mask: str, fence: int = 0) -> Agent:
+        """UpdateAgent, with what `agent` has besides its name, and the paths of the mask."""
+        agent = Agent(**{"name": f"{PARENT}/agents/{agent_id}", **fields})
+        request = UpdateAgentRequest(agent=agent, update_mask=FieldMask(paths=mask), fence=fence)
+        return (await self.agents.update_agent(request, CALL)).agent
 
     async def rule(self, call: str, agent_id: str, reason: str = "") -> Agent:
         """One of `cordon`, `uncordon`, `drain`, `ban`, `unban`."""

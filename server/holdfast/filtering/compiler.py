@@ -37,6 +37,11 @@ class Filter:
         self.matches = matches
         self._fields = fields
 
+    @property
+    def is_empty(self) -> bool:
+        """Does it match everything because it says nothing?"""
+        return not self._fields
+
     def names(self, field: str) -> bool:
         """Does it mention this field of the message, or a part of it?"""
         return field in self._fields

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from holdfast.core import agents, batches, finding, updates
 from holdfast.core.admin import Act, Ruling, rule
-from holdfast.errors import invalid_field
+from holdfast.filtering import compile_filter
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     BanAgentRequest,
@@ -40,6 +40,7 @@ from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.matching import match
 from holdfast.service.registry import Registry
+from holdfast.service.slices import matching
 from holdfast.service.watching import PROGRESS_EVERY_S, WATCHERS_MAX, AgentWatching
 
 _AdminRequest: TypeAlias = (
@@ -97,15 +98,17 @@ class AgentRegistry:
 
     async def list_agents(self, request: ListAgentsRequest, _context: CallContext) -> ListAgentsResponse:
         """ListAgents."""
-        _refuse_filter(request.filter)
-        query = f"ListAgents {request.parent}"
+        only = compile_filter(request.filter, Agent.DESCRIPTOR)
+        query = f"ListAgents {request.parent} {request.filter}"
         after = paging.decode(query, request.page_token)
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        found = view.live_agents(request.parent, after, size + 1)
+        revision, limit = view.revision, size + 1 if only.is_empty else None
+        entries = view.entries(request.parent, after, limit, with_expired=only.names("liveness"))
+        found = await matching(entries, only, size + 1)
         page = found[: paging.fitting(found, 0, size)]
         token = paging.encode(query, page[-1].name) if len(found) > len(page) else ""
-        return ListAgentsResponse(agents=page, next_page_token=token, revision=view.revision)
+        return ListAgentsResponse(agents=page, next_page_token=token, revision=revision)
 
     async def update_agent(self, request: UpdateAgentRequest, _context: CallContext) -> UpdateAgentResponse:
         """UpdateAgent."""
@@ -157,8 +160,3 @@ class AgentRegistry:
     ) -> AsyncIterator[WatchAgentsResponse | bytes]:
         """WatchAgents."""
         return self._watching.watch_agents(request, context)
-
-
-def _refuse_filter(text: str) -> None:
-    if text:
-        raise invalid_field("filter", f"{text[:100]!r}: filters are not built yet; leave it empty")

@@ -1,20 +1,31 @@
-"""LeaseService: grant, keep and revoke leases."""
+"""LeaseService: grant, keep, revoke and read leases."""
 
 from collections.abc import AsyncIterator
 
 from holdfast import validation
 from holdfast.core import leases
+from holdfast.core.state import LeaseEntry
+from holdfast.filtering import compile_filter
 from holdfast.registry.v1.lease_service_pb2 import (
+    GetLeaseRequest,
+    GetLeaseResponse,
     GrantLeaseRequest,
     GrantLeaseResponse,
     KeepLeaseAliveRequest,
     KeepLeaseAliveResponse,
     KeepLeaseAliveResult,
+    Lease,
+    ListLeasesRequest,
+    ListLeasesResponse,
     RevokeLeaseRequest,
     RevokeLeaseResponse,
 )
+from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.registry import Registry
+
+LOOKED_AT_MAX = 2_000
+"""Most leases looked at for one page: some 10 ms. With a filter a page may be short, or empty, and others follow."""
 
 
 class LeaseHandlers:
@@ -55,3 +66,38 @@ class LeaseHandlers:
     async def revoke_lease(self, request: RevokeLeaseRequest, _context: CallContext) -> RevokeLeaseResponse:
         """RevokeLease."""
         return await self._registry.revoke(request.name)
+
+    async def get_lease(self, request: GetLeaseRequest, _context: CallContext) -> GetLeaseResponse:
+        """GetLease."""
+        await self._registry.await_consistency(request.consistency)
+        view = self._registry.view
+        lease = leases.find_standing(view, request.name)
+        return GetLeaseResponse(lease=self._shown(lease), revision=view.revision)
+
+    async def list_leases(self, request: ListLeasesRequest, _context: CallContext) -> ListLeasesResponse:
+        """ListLeases: those that stand, of one revision, which is why few are looked at for one page."""
+        only = compile_filter(request.filter, Lease.DESCRIPTOR)
+        query = f"ListLeases {request.parent} {request.filter}"
+        after = paging.decode(query, request.page_token)
+        await self._registry.await_consistency(request.consistency)
+        view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
+        names = view.standing_leases(request.parent, after)
+        page, last, size_bytes = list[Lease](), "", 0
+        for last in names[:LOOKED_AT_MAX]:
+            shown = self._shown(leases.find_standing(view, last))
+            if only.matches(shown):
+                page.append(shown)
+                size_bytes += shown.ByteSize()
+            if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX:
+                break
+        token = paging.encode(query, last) if names and last != names[-1] else ""
+        return ListLeasesResponse(leases=page, next_page_token=token, revision=view.revision)
+
+    def _shown(self, lease: LeaseEntry) -> Lease:
+        registry = self._registry
+        shown = Lease(name=lease.name, fence=lease.fence, agents=sorted(registry.view.agents_of(lease.name)))
+        shown.ttl.FromMilliseconds(lease.record.ttl_ms)
+        left_s = registry.keeper.left_s(lease.name)
+        if left_s is not None:
+            shown.expire_time.FromMilliseconds(int((registry.wall_clock() + left_s) * 1000))
+        return shown

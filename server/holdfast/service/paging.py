@@ -32,7 +32,7 @@ def fitting(found: Sequence[Message], first: int, count_max: int) -> int:
 
 def encode(query: str, last: str) -> str:
     """The token of the page after the one that ended with `last`, for this query."""
-    return base64.urlsafe_b64encode(_binding(query) + last.encode()).decode()
+    return base64.urlsafe_b64encode(_binding(query, last) + last.encode()).decode()
 
 
 def decode(query: str, token: str) -> str:
@@ -50,12 +50,13 @@ def decode(query: str, token: str) -> str:
         raise invalid_field(
             "page_token", f"{token[:50]!r} is no token of this service; start with an empty one"
         ) from None
-    if binding != _binding(query):
+    if binding != _binding(query, last):
         raise invalid_field(
-            "page_token", "belongs to another query; keep everything but page_token and page_size the same"
+            "page_token",
+            "belongs to another query, or is damaged; keep everything but page_token and page_size the same",
         )
     return last
 
 
-def _binding(query: str) -> bytes:
-    return hashlib.sha256(query.encode()).digest()[:_BINDING_BYTES]
+def _binding(query: str, last: str) -> bytes:
+    return hashlib.sha256(f"{query}\0{last}".encode()).digest()[:_BINDING_BYTES]

@@ -5,6 +5,10 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TypeVar
 
+from holdfast.core.state import AgentEntry
+from holdfast.filtering import Filter
+from holdfast.registry.v1.agent_pb2 import Agent
+
 SLICE = 2_000
 """Agents looked at without a pause: some 5 ms of a simple question, at most 50 of a long one."""
 
@@ -19,3 +23,15 @@ async def sliced(items: Iterable[T], size: int = SLICE) -> AsyncIterator[Sequenc
         if len(part) < size:
             return
         await asyncio.sleep(0)
+
+
+async def matching(entries: Sequence[AgentEntry], only: Filter, count_max: int | None = None) -> list[Agent]:
+    """The first agents that a filter matches, at most `count_max` of them."""
+    if only.is_empty:
+        return [entry.agent for entry in entries[:count_max]]
+    found: list[Agent] = []
+    async for part in sliced(entries):
+        found += [entry.agent for entry in part if only.matches(entry.agent)]
+        if count_max is not None and len(found) >= count_max:
+            return found[:count_max]
+    return found

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, Reason
+from holdfast.filtering import compile_filter
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType, WatchAgentsRequest, WatchResetReason
 from holdfast.service.janitor import Janitor
@@ -17,8 +18,9 @@ from holdfast.service.watching import SNAPSHOT_PAGE
 from holdfast.store.sqlite import SqliteStore
 from support.replica import CALL, PARENT, Replica, replica
 
-ADDED, EXPIRED, DELETED = (
+ADDED, MODIFIED, EXPIRED, DELETED = (
     AgentEventType.AGENT_EVENT_TYPE_ADDED,
+    AgentEventType.AGENT_EVENT_TYPE_MODIFIED,
     AgentEventType.AGENT_EVENT_TYPE_EXPIRED,
     AgentEventType.AGENT_EVENT_TYPE_DELETED,
 )
@@ -220,3 +222,67 @@ async def test_watches_are_bounded_and_counted() -> None:
             await watch.aclose()
         assert here.registry.watchers == 0
         await here.watch(1)
+
+
+async def test_a_filter_is_judged_before_and_after_each_change() -> None:
+    """W1: what matches neither before nor after is not sent; what ceases to match is sent once, with what it was."""
+    async with replica() as here:
+        await here.register("in", agent={"labels": {"team": "core"}})
+        await here.register("out", agent={"labels": {"team": "edge"}})
+        watch = asyncio.create_task(here.watch(5, filter="labels.team = core"))
+        await asyncio.sleep(0.01)
+        await here.update("out", {"domain": "x"}, "domain")
+        await here.update("out", {"labels": {"team": "core"}}, "labels")
+        await here.update("in", {"labels": {"team": "edge"}}, "labels")
+        await here.deregister("in")
+        await here.register("new")
+        await here.deregister("out")
+        await here.register("late", agent={"labels": {"team": "core"}})
+        messages = await watch
+        assert kinds(messages) == [
+            (2, [(ADDED, "in")]),
+            (4, [(MODIFIED, "out")]),
+            (5, [(MODIFIED, "in")]),
+            (8, [(DELETED, "out")]),
+            (9, [(ADDED, "late")]),
+        ]
+        assert messages[2].events.events[0].previous.labels["team"] == "core"
+
+
+async def test_a_filtered_watch_resumed_anywhere_is_the_rest_of_the_whole() -> None:
+    """W6 with a filter: from each revision on, exactly what a watch from the beginning got after it."""
+    async with replica() as here:
+        for number in range(12):
+            await here.register(f"a{number}", agent={"labels": {"odd": "yes"}} if number % 2 else {})
+        await here.deregister("a3")
+        whole = await here.watch(7, start_revision=1, filter="labels:odd")
+        for position, message in enumerate(whole[:-1]):
+            rest = await here.watch(len(whole) - position - 1, message.revision + 1, filter="labels:odd")
+            assert rest == whole[position + 1 :]
+
+
+async def test_a_watch_that_names_liveness_begins_with_the_expired_too() -> None:
+    async with replica() as here:
+        await here.register("goes", ttl_s=1)
+        await here.register("stays")
+        await here.pass_time(1.3)
+        [hidden] = await here.watch(1)
+        [shown] = await here.watch(1, filter="liveness:*")
+        assert kinds([hidden]) == [(3, [(ADDED, "stays")])]
+        assert kinds([shown]) == [(3, [(ADDED, "goes"), (ADDED, "stays")])]
+
+
+async def test_filtered_responses_are_shared_and_their_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watches of one filter share what is serialised; of many filters, only the newest responses are kept."""
+    monkeypatch.setattr("holdfast.history.FILTERED_MAX", 10)
+    async with replica() as here:
+        await here.register("one")
+        await here.register("two")
+        history = here.registry.view.history
+        [_, step] = history.after(0, 10)
+        same = [history.encoded(step, PARENT, compile_filter("name:two", Agent.DESCRIPTOR)) for _ in range(2)]
+        assert same[0] is same[1]
+        for number in range(1000):
+            history.encoded(step, PARENT, compile_filter(f"name:two -name:{number}x", Agent.DESCRIPTOR))
+        assert len(history._filtered) == 10
+        assert history._filtered_bytes == sum(len(each or b"") for each in history._filtered.values())

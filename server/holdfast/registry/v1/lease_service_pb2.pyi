@@ -387,7 +387,7 @@ class ListLeasesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty on the last page."""
+    """Empty on the last page. With a filter, a page may be short, or even empty, before the last."""
     revision: _builtins.int
     """The store revision the answer is true for."""
     @_builtins.property

@@ -90,14 +90,14 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLease(self, request, context):
-        """Reads one lease.
+        """Reads one lease. LEASE_NOT_FOUND for one that has ended, with when and how.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLeases(self, request, context):
-        """Lists the leases of a namespace, ordered by name.
+        """Lists the leases of a namespace that stand, ordered by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,9 +42,9 @@ class LeaseServiceStub:
     RevokeLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeaseRequest, _lease_service_pb2.RevokeLeaseResponse]
     """Ends a lease now, and with it everything attached to it."""
     GetLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.GetLeaseRequest, _lease_service_pb2.GetLeaseResponse]
-    """Reads one lease."""
+    """Reads one lease. LEASE_NOT_FOUND for one that has ended, with when and how."""
     ListLeases: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasesRequest, _lease_service_pb2.ListLeasesResponse]
-    """Lists the leases of a namespace, ordered by name."""
+    """Lists the leases of a namespace that stand, ordered by name."""
 
 @_typing.type_check_only
 class LeaseServiceAsyncStub(LeaseServiceStub):
@@ -60,9 +60,9 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     RevokeLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeaseRequest, _lease_service_pb2.RevokeLeaseResponse]  # type: ignore[assignment]
     """Ends a lease now, and with it everything attached to it."""
     GetLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.GetLeaseRequest, _lease_service_pb2.GetLeaseResponse]  # type: ignore[assignment]
-    """Reads one lease."""
+    """Reads one lease. LEASE_NOT_FOUND for one that has ended, with when and how."""
     ListLeases: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasesRequest, _lease_service_pb2.ListLeasesResponse]  # type: ignore[assignment]
-    """Lists the leases of a namespace, ordered by name."""
+    """Lists the leases of a namespace that stand, ordered by name."""
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     """Grants leases and keeps them. What is attached to a lease (agents, later locks and leaderships) lives as long as it does and
@@ -99,7 +99,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.GetLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.GetLeaseResponse, _abc.Awaitable[_lease_service_pb2.GetLeaseResponse]]:
-        """Reads one lease."""
+        """Reads one lease. LEASE_NOT_FOUND for one that has ended, with when and how."""
 
     @_abc_1.abstractmethod
     def ListLeases(
@@ -107,6 +107,6 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.ListLeasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.ListLeasesResponse, _abc.Awaitable[_lease_service_pb2.ListLeasesResponse]]:
-        """Lists the leases of a namespace, ordered by name."""
+        """Lists the leases of a namespace that stand, ordered by name."""
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
