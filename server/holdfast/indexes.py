@@ -125,6 +125,7 @@ class Indexes:
         self.counts: Counter[tuple[AgentTier.ValueType, AgentLiveness.ValueType]] = Counter()
         self._populations: dict[str, Population] = {}
         self._by_lease: dict[str, set[str]] = defaultdict(set)
+        self._bytes_by_lease: Counter[str] = Counter()
         self._draining: Counter[str] = Counter()
 
     def add(self, name: str, entry: AgentEntry) -> None:
@@ -137,6 +138,7 @@ class Indexes:
             population = self._populations[parent] = Population()
         population.add(name, entry)
         self._by_lease[agent.lease].add(name)
+        self._bytes_by_lease[agent.lease] += agent.ByteSize()
         if agent.admin_state in _DRAINS:
             self._draining[agent.lease] += 1
 
@@ -151,8 +153,9 @@ class Indexes:
             del self._populations[parent]
         attached = self._by_lease[agent.lease]
         attached.discard(name)
+        self._bytes_by_lease[agent.lease] -= agent.ByteSize()
         if not attached:
-            del self._by_lease[agent.lease]
+            del self._by_lease[agent.lease], self._bytes_by_lease[agent.lease]
         if agent.admin_state in _DRAINS:
             self._draining[agent.lease] -= 1
             if not self._draining[agent.lease]:
@@ -165,6 +168,10 @@ class Indexes:
     def agents_of(self, lease: str) -> Collection[str]:
         """Names of the agents that name this lease."""
         return self._by_lease.get(lease, _NOBODY)
+
+    def agents_bytes(self, lease: str) -> int:
+        """Bytes of the agents that name this lease."""
+        return self._bytes_by_lease[lease]
 
     def is_draining(self, lease: str) -> bool:
         """Whether an operator drains an agent of this lease."""

@@ -6,7 +6,7 @@ restart every lease gets its full TTL again.
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast.core.leases import lease_not_found
@@ -23,8 +23,11 @@ STALL_S = 1.0
 STALL_GRACE_S_MAX = 30.0
 """Most time given to leases after a stall, however long it was."""
 
-EXPIRIES_AT_ONCE = 256
-"""Leases whose end is written concurrently; group commit makes few transactions of disk of them."""
+ENDED_TOGETHER_MAX = 500
+"""Leases whose end is written together: enough to share the cost, few enough to be taken in without a pause."""
+
+WRITES_MAX = 8
+"""Such writes under way at a time; the store makes one batch of them. What else has run out waits for the next look."""
 
 RETRY_S = 0.5
 """Pause before the end of a lease is written again after the store failed."""
@@ -32,8 +35,8 @@ RETRY_S = 0.5
 NOT_KEPT_CHARS_MAX = 160
 """Longest message about one lease that was not kept."""
 
-ExpireLease = Callable[[str], Awaitable[None]]
-"""Writes that a lease has expired. LEASE_NOT_FOUND: it had ended already. STORE_UNAVAILABLE: nobody knows."""
+ExpireLeases = Callable[[Sequence[str]], Awaitable[int]]
+"""Writes that leases have expired, all that still stand. Returns how many. Raises HoldfastError: nobody knows which."""
 
 
 @dataclass(slots=True)
@@ -49,10 +52,10 @@ class LeaseKeeper:
 
     Args:
         clock: A monotonic clock, in seconds.
-        expire: How a lease's end is written.
+        expire: How the ends of leases are written.
     """
 
-    def __init__(self, clock: Callable[[], float], expire: ExpireLease) -> None:
+    def __init__(self, clock: Callable[[], float], expire: ExpireLeases) -> None:
         self._clock = clock
         self._expire = expire
         self._slots: dict[str, _Slot] = {}
@@ -130,7 +133,15 @@ class LeaseKeeper:
         """Starts the end of every lease that has run out. Returns how long to wait before the next look, in seconds."""
         now_s = self._clock()
         self._forgive_stall(now_s)
-        while self._heap and self._heap[0][0] <= now_s and len(self._tasks) < EXPIRIES_AT_ONCE:
+        while len(self._tasks) < WRITES_MAX and (due := self._pop_due(now_s)):
+            self._start_ending(due)
+        next_s = self._heap[0][0] - now_s if self._heap else TICK_S
+        return min(max(next_s, 0.005), TICK_S)
+
+    def _pop_due(self, now_s: float) -> list[str]:
+        """Leases that have run out and whose end is not under way, as many as are ended together."""
+        due: list[str] = []
+        while self._heap and self._heap[0][0] <= now_s and len(due) < ENDED_TOGETHER_MAX:
             _, name = heapq.heappop(self._heap)
             slot = self._slots.get(name)
             if slot is None:
@@ -138,9 +149,8 @@ class LeaseKeeper:
             if slot.deadline_s > now_s:  # kept since: keepalives leave the heap alone
                 heapq.heappush(self._heap, (slot.deadline_s, name))
             elif slot.ending is None:
-                self._start_ending(name, slot)
-        next_s = self._heap[0][0] - now_s if self._heap else TICK_S
-        return min(max(next_s, 0.005), TICK_S)
+                due.append(name)
+        return due
 
     def _forgive_stall(self, now_s: float) -> None:
         """After the process stood still, keepalives may wait unread in its sockets: no lease may expire for that."""
@@ -154,28 +164,35 @@ class LeaseKeeper:
         for slot in self._slots.values():
             slot.deadline_s = max(slot.deadline_s, now_s + min(grace_s, slot.ttl_s))
 
-    def _start_ending(self, name: str, slot: _Slot) -> None:
-        slot.ending = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._end(name, slot, slot.ending))
+    def _start_ending(self, due: Sequence[str]) -> None:
+        ending = self._promise_end(due)
+        task = asyncio.create_task(self._end(due, ending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _end(self, name: str, slot: _Slot, ending: asyncio.Future[None]) -> None:
-        """Writes the end of a lease, as often as it takes: until then nobody knows whether it stands."""
+    def _promise_end(self, due: Sequence[str]) -> asyncio.Future[None]:
+        """What those wait for who would keep one of these leases."""
+        ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for name in due:
+            if name in self._slots:
+                self._slots[name].ending = ending
+        return ending
+
+    async def _end(self, due: Sequence[str], ending: asyncio.Future[None]) -> None:
+        """Writes the end of leases, as often as it takes: until then nobody knows whether they stand."""
         while True:
             try:
-                await self._expire(name)
+                ended = await self._expire(due)
             except HoldfastError as error:
-                if error.reason is Reason.LEASE_NOT_FOUND:
-                    break
                 ending.set_exception(error)
                 ending.exception()  # most often nobody waits
-                ending = slot.ending = asyncio.get_running_loop().create_future()
+                ending = self._promise_end(due)
                 await asyncio.sleep(RETRY_S)
             else:
-                self.expirations_total += 1
+                self.expirations_total += ended
                 break
-        self._slots.pop(name, None)
+        for name in due:
+            self._slots.pop(name, None)
         ending.set_result(None)
 
 

@@ -74,6 +74,10 @@ class View:
         """Names of the agents that name this lease."""
         return self._indexes.agents_of(lease)
 
+    def agents_bytes(self, lease: str) -> int:
+        """Bytes of the agents that name this lease."""
+        return self._indexes.agents_bytes(lease)
+
     def admin(self, name: str) -> AdminEntry | None:
         """What an operator decided about the agent of this name, whether it is there or not."""
         return self._admin.get(name)

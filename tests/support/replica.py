@@ -12,6 +12,7 @@ from holdfast import validation
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     BanAgentRequest,
+    BatchRegisterAgentsRequest,
     CordonAgentRequest,
     DeregisterAgentRequest,
     DrainAgentRequest,
@@ -97,6 +98,14 @@ class Replica:
     async def deregister(self, agent_id: str, **fields: object) -> int:
         request = DeregisterAgentRequest(name=f"{PARENT}/agents/{agent_id}", **fields)
         return (await self.agents.deregister_agent(request, CALL)).revision
+
+    async def batch(self, agents: dict[str, dict[str, object]], request_id: str = "") -> list[Agent]:
+        """BatchRegisterAgents, of agents by id."""
+        request = BatchRegisterAgentsRequest(parent=PARENT, request_id=request_id)
+        for agent_id, fields in agents.items():
+            request.requests.add(parent=PARENT, agent_id=agent_id, agent=Agent(**fields))
+        validation.check(request)
+        return list((await self.agents.batch_register_agents(request, CALL)).agents)
 
     async def update(self, agent_id: str, fields: dict[str, object], *mask: str, fence: int = 0) -> Agent:
         """UpdateAgent, with what `agent` has besides its name, and the paths of the mask."""

@@ -1,12 +1,14 @@
 """Decisions about many agents at once: all are registered, at one revision, or none."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
+from holdfast.core import leases
 from holdfast.core.agents import Registration, date, incarnate, new_agent, present
 from holdfast.core.requests import remember, replay
 from holdfast.core.state import Plan, Reader
@@ -76,10 +78,13 @@ def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn]:
     compares: dict[str, int] = {}
     puts: list[tuple[str, bytes]] = []
     deletes: list[str] = []
-    size_bytes = 0
+    size_bytes, joined_bytes = 0, Counter[str]()
     for index, command in enumerate(_commands(batch)):
         try:
             agent, txn = incarnate(reader, command)
+            if command.request.agent.lease:
+                joined_bytes[agent.lease] += agent.ByteSize()
+                leases.check_room(reader, agent.lease, joined_bytes[agent.lease])
         except HoldfastError as error:
             raise _within(f"requests[{index}]", error) from error
         agents.append(agent)

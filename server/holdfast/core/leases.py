@@ -5,6 +5,7 @@ expire at that revision, however many they are: nothing else is written, so ther
 transaction to hit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,12 @@ from holdfast.registry.v1.lease_service_pb2 import (
 )
 from holdfast.storage.v1.records_pb2 import LeaseEnd, LeaseEndReason, LeaseRecord
 from holdfast.store.interface import Txn
+
+AGENTS_BYTES_MAX = 7 << 18
+"""Most bytes of the agents of one lease, and of all leases ended by one transaction (1.75 MiB). Their end is one
+revision, so one watch message with each agent before and after, and gRPC clients take messages of up to 4 MB. Some
+10 000 agents with a capability and a label each.
+"""
 
 TTL_MS_DEFAULT = 30_000
 """TTL of a lease for which none is asked: three missed keepalives at the usual third of the TTL."""
@@ -103,7 +110,7 @@ def join(reader: Reader, agent: Agent) -> Txn:
     """The condition under which an agent joins the lease it names: that it still stands when the agent is written.
 
     Raises:
-        HoldfastError: LEASE_NOT_FOUND, or NOT_OWNER for a lease granted to another agent alone.
+        HoldfastError: LEASE_NOT_FOUND, NOT_OWNER for a lease granted to another agent alone, QUOTA_EXCEEDED.
     """
     lease = find_standing(reader, agent.lease)
     if lease.record.private and agent.name not in reader.agents_of(lease.name):
@@ -112,6 +119,7 @@ def join(reader: Reader, agent: Agent) -> Txn:
             f"{lease.name} was granted to another agent alone and ends with it; get one to share from GrantLease.",
             subject=lease.name,
         )
+    check_room(reader, lease.name, agent.ByteSize())
     return Txn(compares=((names.lease_key(lease.name), lease.mod_revision),))
 
 
@@ -146,10 +154,52 @@ def end(reader: Reader, name: str, reason: LeaseEndReason.ValueType, now: Timest
         HoldfastError: LEASE_NOT_FOUND.
     """
     lease = find_standing(reader, name)
-    record = LeaseRecord()
-    record.CopyFrom(lease.record)
-    record.fence_revision = record.fence_revision or lease.mod_revision
-    record.end.CopyFrom(LeaseEnd(reason=reason, time=now))
-    key = names.lease_key(name)
-    txn = Txn(compares=((key, lease.mod_revision),), puts=((key, record.SerializeToString()),))
-    return Plan(txn, lambda revision: RevokeLeaseResponse(revision=revision))
+    return Plan(_ended([lease], reason, now), lambda revision: RevokeLeaseResponse(revision=revision))
+
+
+def expire(reader: Reader, due: Sequence[str], now: Timestamp) -> Plan[int]:
+    """Decides the end of leases that have run out: of the first that still stand, as many as fit one revision.
+
+    Answers how many that are; with 0, none of them stands any more.
+    """
+    ending: list[LeaseEntry] = []
+    size_bytes = 0
+    for name in due:
+        lease = reader.lease(name)
+        if lease is None or not lease.stands:
+            continue
+        size_bytes += reader.agents_bytes(name)
+        if ending and size_bytes > AGENTS_BYTES_MAX:
+            break
+        ending.append(lease)
+    return Plan(_ended(ending, LeaseEndReason.LEASE_END_REASON_EXPIRED, now), lambda _: len(ending))
+
+
+def _ended(ending: Sequence[LeaseEntry], reason: LeaseEndReason.ValueType, now: Timestamp) -> Txn:
+    """What ends these leases, unless one of them has changed."""
+    puts: list[tuple[str, bytes]] = []
+    for lease in ending:
+        record = LeaseRecord()
+        record.CopyFrom(lease.record)
+        record.fence_revision = record.fence_revision or lease.mod_revision
+        record.end.CopyFrom(LeaseEnd(reason=reason, time=now))
+        puts.append((names.lease_key(lease.name), record.SerializeToString()))
+    return Txn(compares=tuple((names.lease_key(lease.name), lease.mod_revision) for lease in ending), puts=tuple(puts))
+
+
+def check_room(reader: Reader, lease: str, more_bytes: int) -> None:
+    """Refuses agents that make those of one lease too large.
+
+    Those who join at the same moment do not see each other: together they may go beyond the limit once.
+
+    Raises:
+        HoldfastError: QUOTA_EXCEEDED.
+    """
+    size_bytes = reader.agents_bytes(lease) + more_bytes
+    if size_bytes > AGENTS_BYTES_MAX:
+        raise HoldfastError(
+            Reason.QUOTA_EXCEEDED,
+            f"the agents of {lease} would have {size_bytes} bytes, more than the {AGENTS_BYTES_MAX} that can "
+            "end together; spread them over several leases.",
+            subject=lease,
+        )

@@ -170,6 +170,10 @@ class Reader(Protocol):
         """Names of the agents that name this lease."""
         ...
 
+    def agents_bytes(self, lease: str) -> int:
+        """Bytes of the agents that name this lease."""
+        ...
+
     def request(self, key: str) -> RequestEntry | None:
         """The answer kept under a request's key."""
         ...

@@ -54,6 +54,9 @@ def update(reader: Reader, request: UpdateAgentRequest, now: Timestamp) -> Plan[
     agent = _merged(entry.agent, wanted, paths)
     if agent == entry.agent:
         return Plan(Txn(), lambda _: UpdateAgentResponse(agent=agent))
+    grown_bytes = agent.ByteSize() - entry.agent.ByteSize()
+    if grown_bytes > 0:
+        leases.check_room(reader, agent.lease, grown_bytes)
     txn = Txn(
         compares=unchanged(reader, wanted.name),
         puts=((names.agent_key(wanted.name), _record(agent, now).SerializeToString()),),

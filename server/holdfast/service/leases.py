@@ -15,6 +15,7 @@ from holdfast.registry.v1.lease_service_pb2 import (
     KeepLeaseAliveResponse,
     KeepLeaseAliveResult,
     Lease,
+    LeaseDirective,
     ListLeasesRequest,
     ListLeasesResponse,
     RevokeLeaseRequest,
@@ -50,12 +51,15 @@ class LeaseHandlers:
         self, requests: AsyncIterator[KeepLeaseAliveRequest], _context: CallContext
     ) -> AsyncIterator[KeepLeaseAliveResponse]:
         """KeepLeaseAlive: one answer for each message, one result for each lease in it, in order."""
-        keep = self._registry.keeper.keep
+        keep, is_draining = self._registry.keeper.keep, self._registry.view.is_draining
         async for request in requests:
             validation.check(request)
-            yield KeepLeaseAliveResponse(
-                results=[keep(name) or await self._keep_slowly(name) for name in request.leases]
-            )
+            results = [keep(name) or await self._keep_slowly(name) for name in request.leases]
+            response = KeepLeaseAliveResponse(results=results)
+            for result in response.results:
+                if is_draining(result.lease) and result.directive == LeaseDirective.LEASE_DIRECTIVE_CONTINUE:
+                    result.directive = LeaseDirective.LEASE_DIRECTIVE_DRAIN
+            yield response
 
     async def _keep_slowly(self, name: str) -> KeepLeaseAliveResult:
         """A lease that is not known to stand: it may have been granted a moment ago, or be about to end."""

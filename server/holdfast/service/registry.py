@@ -2,15 +2,17 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from holdfast import failpoints
 from holdfast.core import leases
 from holdfast.core.state import Plan, Reader
 from holdfast.errors import HoldfastError, Reason
+from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
@@ -114,10 +116,14 @@ class Registry:
         Raises:
             HoldfastError: LEASE_NOT_FOUND, STORE_UNAVAILABLE.
         """
-        return await self._end(name, LeaseEndReason.LEASE_END_REASON_REVOKED)
-
-    async def _expire(self, name: str) -> None:
-        await self._end(name, LeaseEndReason.LEASE_END_REASON_EXPIRED)
-
-    async def _end(self, name: str, reason: LeaseEndReason.ValueType) -> RevokeLeaseResponse:
+        reason = LeaseEndReason.LEASE_END_REASON_REVOKED
         return await self.execute(lambda reader: leases.end(reader, name, reason, self.now()))
+
+    async def _expire(self, due: Sequence[str]) -> int:
+        """Ends leases that have run out, in as few revisions as may be; returns how many it ended."""
+        ended = 0
+        failpoints.hit(Failpoint.BEFORE_EXPIRY)
+        while more := await self.execute(lambda reader: leases.expire(reader, due, self.now())):
+            failpoints.hit(Failpoint.AFTER_EXPIRY)
+            ended += more
+        return ended

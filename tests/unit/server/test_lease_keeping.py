@@ -1,16 +1,19 @@
 """Leases end when nobody keeps them: not before, not long after, and with everything attached at once."""
 
 import asyncio
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError, Reason
-from holdfast.leases import LeaseKeeper
+from holdfast.leases import ENDED_TOGETHER_MAX, LeaseKeeper
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
 from holdfast.registry.v1.lease_service_pb2 import LeaseDirective
+from holdfast.service.drainer import Drainer
 from holdfast.storage.v1.records_pb2 import LeaseRecord
 from holdfast.store.sqlite import SqliteStore
 from support.replica import Clock, replica
@@ -72,11 +75,11 @@ class SlowEnd:
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
-        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def __call__(self, _name: str) -> None:
+    async def __call__(self, _due: Sequence[str]) -> int:
         self.asked.set()
-        await self.outcome
+        return await self.outcome
 
 
 def one_lease(keeper: LeaseKeeper) -> LeaseEntry:
@@ -103,7 +106,7 @@ async def test_a_keepalive_waits_for_an_end_under_way() -> None:
     answer = asyncio.create_task(keeper.keep_slowly(lease.name, lambda: None))
     await asyncio.sleep(0)
     assert not answer.done()
-    end.outcome.set_result(None)
+    end.outcome.set_result(1)
     assert (await answer).directive == LeaseDirective.LEASE_DIRECTIVE_STOP
 
 
@@ -172,3 +175,89 @@ async def test_granting_is_repeatable() -> None:
         with pytest.raises(HoldfastError) as refused:
             await here.grant(ttl_s=31, request_id="g1")
         assert refused.value.reason is Reason.REQUEST_ID_REUSED
+
+
+async def test_leases_that_run_out_together_end_in_few_revisions() -> None:
+    """Mass expiry costs a revision per some hundred leases, not per lease; each agent expires in exactly one."""
+    async with replica() as here:
+        for number in range(1200):
+            await here.register(f"a{number:04}", ttl_s=5)
+        before = here.registry.store.revision
+        await here.pass_time(5.3)
+        assert await here.listed() == []
+        assert here.registry.store.revision - before == math.ceil(1200 / ENDED_TOGETHER_MAX)
+        assert here.registry.keeper.expirations_total == 1200
+        steps = here.registry.view.history.after(before, 10)
+        ended = [event.agent.name for step in steps for events in step.events.values() for event in events]
+        assert len(ended) == len(set(ended)) == 1200
+
+
+async def test_one_lease_that_is_revoked_meanwhile_holds_up_no_other() -> None:
+    """The ends of leases are written together under one condition; where it fails, the rest is decided anew."""
+    async with replica() as here:
+        leases = [(await here.register(f"a{number}", ttl_s=2)).lease for number in range(10)]
+        here.clock.now_s += 0.9
+        here.registry.keeper.look()
+        here.clock.now_s += 0.9
+        here.registry.keeper.look()
+        here.clock.now_s += 0.3
+        revoking = asyncio.create_task(here.revoke(leases[3]))
+        await asyncio.sleep(0)
+        here.registry.keeper.look()
+        await revoking
+        await here.settle()
+        assert await here.listed() == []
+        assert here.registry.keeper.expirations_total == 9
+
+
+def bulky(count: int) -> dict[str, object]:
+    """An agent's labels, of some 250 bytes each."""
+    return {"labels": {f"text{number}": "x" * 240 for number in range(count)}}
+
+
+async def test_what_ends_together_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W4 and the 4 MB clients take: ends are split over revisions before their one message becomes too large."""
+    monkeypatch.setattr("holdfast.core.leases.AGENTS_BYTES_MAX", 20_000)
+    async with replica() as here:
+        for number in range(10):
+            await here.register(f"a{number}", ttl_s=2, agent=bulky(16))
+        before = here.registry.store.revision
+        await here.pass_time(2.3)
+        assert await here.listed() == []
+        assert here.registry.store.revision - before == 3
+
+
+async def test_agents_that_could_not_end_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By registration, alone or many at once, and by an update that makes one larger; nothing is written."""
+    monkeypatch.setattr("holdfast.core.leases.AGENTS_BYTES_MAX", 10_000)
+    async with replica() as here:
+        lease = (await here.grant()).name
+        large = {"lease": lease, **bulky(16)}
+        await here.register("a", agent=large)
+        await here.register("b", agent=large)
+        before = here.registry.store.revision
+        for call in (
+            here.register("c", agent=large),
+            here.update("a", bulky(24), "labels"),
+            here.batch({"c": {"lease": lease}, "d": large}),
+        ):
+            with pytest.raises(HoldfastError) as refused:
+                await call
+            assert refused.value.reason is Reason.QUOTA_EXCEEDED
+        assert here.registry.store.revision == before
+        await here.update("a", bulky(1), "labels")
+        await here.register("c", agent=large)
+
+
+async def test_the_holder_of_a_draining_agent_is_told_to_finish() -> None:
+    """From the operator's decision on, through DRAINED, until it is uncordoned; other leases carry on."""
+    async with replica() as here:
+        mine, other = (await here.register("mine")).lease, (await here.register("other")).lease
+        await here.rule("drain", "mine")
+        directives = [result.directive for result in await here.keep(mine, other, mine)]
+        drain, go_on = LeaseDirective.LEASE_DIRECTIVE_DRAIN, LeaseDirective.LEASE_DIRECTIVE_CONTINUE
+        assert directives == [drain, go_on, drain]
+        await Drainer(here.registry).make_round()
+        assert (await here.keep(mine))[0].directive == drain
+        await here.rule("uncordon", "mine")
+        assert (await here.keep(mine))[0].directive == go_on
