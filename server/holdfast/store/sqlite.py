@@ -2,7 +2,7 @@
 
 One table holds every version of every key, as etcd's does; a NULL value is a deletion. The write-ahead log with
 `synchronous=FULL` is synced before a commit returns, so an acknowledged write is on disk. All access happens on one
-thread.
+thread, so no reader keeps the log from being moved into the file.
 """
 
 import asyncio
@@ -11,20 +11,31 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from holdfast.store.batching import BatchingStore, BatchStats, StoreBrokenError
+import structlog
+
+from holdfast.failpoints import Failpoint, hit
+from holdfast.failpoints import Failpoint, hit
+from holdfast.store.batching import BatchingStore, BatchStats, StoreBrokenError, WriteRefusedError
 from holdfast.store.interface import Change, KeyValue, StoreFileError
 
 APPLICATION_ID = 0x48464453
 """Marks the file as ours ("HFDS") in SQLite's header, for us and for file(1)."""
 
-SCHEMA_VERSION = 1
+FIRST_VERSION = 1
+"""Schema version that `_SCHEMA` makes."""
 
-WAL_BYTES_MAX = 64 << 20
-"""Size to which the write-ahead log is cut back after a checkpoint."""
+WAL_BYTES_MAX = 4 << 20
+"""Size of the write-ahead log after which it is moved into the file and cut to nothing, as by SQLite's own default of
+1 000 pages; it is larger by one batch at most.
+"""
+
+MIGRATIONS: tuple[str, ...] = ()
+"""What makes of each schema version the next, from version 1 on; all that are due happen in one transaction."""
 
 # Clustered by revision, so that writes append and watchers read in order; the index finds a key's versions.
 _SCHEMA = """
@@ -55,6 +66,8 @@ GROUP BY key HAVING value IS NOT NULL ORDER BY key
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
 
 class SqliteStore(BatchingStore):
     """The store in one file at `path`, beside which SQLite keeps its log and the store a lock. `open` it first."""
@@ -62,6 +75,7 @@ class SqliteStore(BatchingStore):
     def __init__(self, path: Path, on_batch: Callable[[BatchStats], None] | None = None) -> None:
         super().__init__(on_batch)
         self._path = path
+        self._log = path.with_name(f"{path.name}-wal")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._lock_file: int | None = None
         self._database: sqlite3.Connection | None = None
@@ -84,6 +98,8 @@ class SqliteStore(BatchingStore):
     def _open(self) -> None:
         self._lock_file = _lock(self._path)
         try:
+            if self._path.exists() and self._path.stat().st_size:
+                _inspect(self._path)
             self._connect()
             self._load()
         except sqlite3.Error as error:
@@ -92,20 +108,14 @@ class SqliteStore(BatchingStore):
     def _connect(self) -> None:
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._database = database
-        if not _is_new(database):
-            _refuse_unknown(database, self._path)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        database.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
         if _is_new(database):
-            database.executescript(_SCHEMA % (APPLICATION_ID, SCHEMA_VERSION))
+            database.executescript(_SCHEMA % (APPLICATION_ID, FIRST_VERSION))
+        _migrate(database)
 
     def _load(self) -> None:
-        found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise StoreFileError(
-                f"{self._path}: the store is damaged: {found}. Restore it from a backup; it was left as it is."
-            )
         meta = dict(self._connection.execute("SELECT name, value FROM meta"))
         self._epoch, self._compact_revision = meta["epoch"], meta["compact_revision"]
         self._revision = meta["revision"]
@@ -120,21 +130,31 @@ class SqliteStore(BatchingStore):
         return self._database
 
     def _write_rows(self, rows: Sequence[tuple[int, str, bytes | None]], revision: int) -> None:
-        database = self._connection
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        hit(Failpoint.BEFORE_BEGIN)
+        with _transaction(self._connection) as database:
+            hit(Failpoint.AFTER_BEGIN)
             database.executemany("INSERT INTO version (revision, key, value) VALUES (?, ?, ?)", rows)
             database.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (revision,))
-            database.execute("COMMIT")
-        except sqlite3.Error:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
+            hit(Failpoint.BEFORE_COMMIT)
+        hit(Failpoint.AFTER_COMMIT)
+        self._bound_log()
 
-    def _reopen(self) -> None:
-        """A connection anew: one that saw a write fail may believe things of the file that are no longer so."""
-        self._connection.close()
-        self._connect()
+    def _bound_log(self) -> None:
+        """Moves the log into the file once it is large. The file is synced before the log is cut."""
+        if self._log.stat().st_size < WAL_BYTES_MAX:
+            return
+        hit(Failpoint.BEFORE_CHECKPOINT)
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            if _primary(error) != sqlite3.SQLITE_FULL:
+                raise
+            log.warning("checkpoint_refused", path=str(self._path), error=str(error))  # the log holds everything
+        hit(Failpoint.AFTER_CHECKPOINT)
+
+    def _rewrite_epoch(self) -> None:
+        with _transaction(self._connection) as database:
+            database.execute("UPDATE meta SET value = value WHERE name = 'epoch'")
 
     def _select_changes(self, after: int, limit: int) -> list[Change]:
         rows = self._connection.execute(
@@ -148,17 +168,12 @@ class SqliteStore(BatchingStore):
         return [KeyValue(*row) for row in self._connection.execute(_RANGE, low_high)]
 
     def _delete_superseded(self, before: int) -> None:
-        database, span = self._connection, {"old": self._compact_revision, "new": before}
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        span = {"old": self._compact_revision, "new": before}
+        with _transaction(self._connection) as database:
             database.execute(_SUPERSEDED, span)
             database.execute("DELETE FROM version WHERE revision > :old AND revision <= :new AND value IS NULL", span)
             database.execute("UPDATE meta SET value = :new WHERE name = 'compact_revision'", {"new": before})
-            database.execute("COMMIT")
-        except sqlite3.Error:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
+        self._bound_log()
 
     def _disconnect(self) -> None:
         if self._database is not None:
@@ -176,26 +191,36 @@ class SqliteStore(BatchingStore):
     async def _attempt(self, call: Callable[..., T], *args: object) -> T:
         try:
             return await self._run(call, *args)
-        except (sqlite3.Error, StoreFileError) as error:
+        except sqlite3.Error as error:
             raise StoreBrokenError(f"{self._path}: {error}") from error
+
+    async def _attempt_write(self, call: Callable[..., T], *args: object) -> T:
+        try:
+            return await self._run(call, *args)
+        except sqlite3.Error as error:
+            why = f"{self._path}: {error}"
+            if _primary(error) == sqlite3.SQLITE_FULL and not self._connection.in_transaction:
+                raise WriteRefusedError(f"{why}; nothing was written. Make room on its disk") from error
+            raise StoreBrokenError(why) from error
 
     async def _write(self, changes: Sequence[Change]) -> None:
         rows: list[tuple[int, str, bytes | None]] = []
         for change in changes:
             rows += [(change.revision, put.key, put.value) for put in change.puts]
             rows += [(change.revision, key, None) for key in change.deletes]
-        await self._attempt(self._write_rows, rows, changes[-1].revision)
+        await self._attempt_write(self._write_rows, rows, changes[-1].revision)
+
+    async def _probe(self) -> None:
+        await self._attempt_write(self._rewrite_epoch)
 
     async def _changes_after(self, revision: int, limit: int) -> list[Change]:
-        if self.is_in_doubt:
-            await self._attempt(self._reopen)
         return await self._attempt(self._select_changes, revision, limit)
 
     async def _read_range(self, prefix: str, revision: int) -> list[KeyValue]:
         return await self._attempt(self._select_range, prefix, revision)
 
     async def _forget(self, before: int) -> None:
-        await self._attempt(self._delete_superseded, before)
+        await self._attempt_write(self._delete_superseded, before)
 
     async def _shut(self) -> None:
         await self._run(self._disconnect)
@@ -222,6 +247,57 @@ def _lock(path: Path) -> int:
     return lock_file
 
 
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Commits at the end of the block, durably; an exception rolls everything back."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield database
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for an error of the module's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _inspect(path: Path) -> None:
+    """Refuses a file that is not ours, newer or damaged, through a connection that cannot change it.
+
+    Raises:
+        StoreFileError: Why.
+    """
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        if _is_new(database):
+            return
+        _refuse_unknown(database, path)
+        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StoreFileError(
+                f"{path}: the store is damaged: {found}. Restore it from a backup; it was left as it is."
+            )
+    finally:
+        database.close()
+
+
+def _migrate(database: sqlite3.Connection) -> None:
+    """Brings an older schema up to date, all or nothing."""
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    due = MIGRATIONS[version - FIRST_VERSION :]
+    if not due:
+        return
+    with _transaction(database):
+        for step in due:
+            for statement in step.split(";"):
+                database.execute(statement)
+        database.execute(f"PRAGMA user_version = {version + len(due)}")
+
+
 def _is_new(database: sqlite3.Connection) -> bool:
     return bool(database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
@@ -232,9 +308,10 @@ def _refuse_unknown(database: sqlite3.Connection, path: Path) -> None:
             f"{path}: a SQLite file, but no Holdfast store. Name another file with --store sqlite:PATH."
         )
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    known = FIRST_VERSION + len(MIGRATIONS)
+    if version > known:
         raise StoreFileError(
-            f"{path}: the store has schema {version}, this server knows up to {SCHEMA_VERSION}. "
+            f"{path}: the store has schema {version}, this server knows up to {known}. "
             "Use the newer server that wrote it."
         )
 
