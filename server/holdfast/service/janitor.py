@@ -94,11 +94,11 @@ class Janitor:
         return old
 
     async def _compact(self) -> None:
-        store = self._registry.store
+        store, view = self._registry.store, self._registry.view
         if store.revision - store.compact_revision <= self._retain_revisions * (1 + COMPACT_SHARE):
             return
-        await store.compact(store.revision - self._retain_revisions)
-        self._registry.view.history.forget(store.compact_revision)
+        await store.compact(min(store.revision - self._retain_revisions, view.revision))  # never ahead of the view
+        view.history.forget(store.compact_revision)
 
 
 def _age_s(time: Timestamp, now_s: float) -> float:

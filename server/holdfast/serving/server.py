@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import time
@@ -37,6 +38,9 @@ from holdfast.store.sqlite import SqliteStore
 
 DRAIN_NOTICE_S = 0.1
 """Between NOT_SERVING and the end of streams, so that those who watch the health service hear of it."""
+
+STORE_PROBE_EVERY_S = 1.0
+"""How often a store that refuses writes is asked whether it still does."""
 
 CALLS_MAX = 20_000
 """Most calls under way, streams included; gRPC answers RESOURCE_EXHAUSTED beyond."""
@@ -84,6 +88,7 @@ class Server:
         self._started_s = time.monotonic()
         self._phase = "starting"
         self._metrics.observe_registry(self._registry)
+        self._store.on_refusing = self._store_is_refusing
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set or a part of the server fails.
@@ -148,7 +153,25 @@ class Server:
             _task(self._registry.start_keeping(), "lease keeper"),
             _task(janitor.run(), "janitor"),
             _task(Drainer(self._registry).run(), "drainer"),
+            _task(self._store.broken(), "store"),
+            _task(self._probe_store(), "store probe"),
         }
+
+    async def _probe_store(self) -> None:
+        """While writes are refused no client sends one, since the server says that it does not serve."""
+        while True:
+            await asyncio.sleep(STORE_PROBE_EVERY_S)
+            if self._store.is_refusing:
+                await self._store.probe()
+
+    def _store_is_refusing(self, is_refusing: bool) -> None:
+        log.log(
+            logging.ERROR if is_refusing else logging.INFO,
+            "store_refuses_writes" if is_refusing else "store_takes_writes_again",
+        )
+        if self._phase == "serving":
+            self._health.set_serving(not is_refusing)
+            self._metrics.ready.set(int(not is_refusing))
 
     def _begin_serving(self, grpc_address: Address, http_address: Address) -> None:
         self._phase = "serving"
@@ -192,7 +215,10 @@ class Server:
         log.info("stopped", revision=self._store.revision)
 
     def _probes(self) -> Probes:
-        return Probes(lambda: self._phase == "serving", self._details, self._metrics.registry)
+        return Probes(self._is_ready, self._details, self._metrics.registry)
+
+    def _is_ready(self) -> bool:
+        return self._phase == "serving" and not self._store.is_refusing
 
     def _details(self) -> dict[str, Any]:
         view, store = self._registry.view, self._store
@@ -203,7 +229,7 @@ class Server:
             "uptime_s": round(time.monotonic() - self._started_s, 3),
             "components": {
                 "service": "ok" if self._phase == "serving" else self._phase,
-                "store": "last write failed" if store.is_in_doubt else "ok",
+                "store": "refuses writes" if store.is_refusing else "ok",
                 "view": "ok" if view.is_ready.is_set() else "building",
             },
             "store": {

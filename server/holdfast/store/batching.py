@@ -31,6 +31,9 @@ RECENT_MAX = 4096
 HISTORY_PAGE = 1024
 """Revisions read back from the engine at a time."""
 
+COMPACTED_AT_ONCE = 1000
+"""Revisions compacted without a pause, some 10 ms: writes wait for no more than that."""
+
 
 @dataclass(slots=True)
 class BatchStats:
@@ -56,17 +59,32 @@ class _Batch:
     mod_revisions: dict[str, int] = field(default_factory=dict)
 
 
+class WriteRefusedError(Exception):
+    """The engine could not write: nothing happened, and a later write may succeed. The disk is full, most often."""
+
+
 class StoreBrokenError(Exception):
-    """The engine could not make a batch durable. It may have happened, whole, or not at all."""
+    """The engine failed, and nobody knows what of a write is durable: it may have happened, whole, or not at all.
+
+    There is no going on from here. A kernel that failed to sync may drop what was not written and report success the
+    next time (https://wiki.postgresql.org/wiki/Fsync_Errors), so only a new process that reads the file anew can tell.
+    """
 
 
 class BatchingStore(ABC):
     """The store of one process over an engine that writes batches of changes.
 
-    Engines give `_write`, `_changes_after`, `_read_range`, `_forget` and `_shut`, all of which may take their time.
+    Engines give `open`, `_write`, `_probe`, `_changes_after`, `_read_range`, `_forget` and `_shut`, all of which
+    may take their time.
+
+    Attributes:
+        on_refusing: Called with True when writes begin to be refused, and with False when one succeeds again.
     """
 
+    is_shared = False
+
     def __init__(self, on_batch: Callable[[BatchStats], None] | None = None) -> None:
+        self.on_refusing: Callable[[bool], None] = lambda _is_refusing: None
         self._on_batch = on_batch or (lambda _stats: None)
         self._mod_revisions: dict[str, int] = {}
         self._revision = 0
@@ -77,7 +95,9 @@ class BatchingStore(ABC):
         self._advanced: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._last_batch = 1
-        self._in_doubt = False
+        self._is_refusing = False
+        self._broken: asyncio.Future[None] | None = None
+        self._end: StoreBrokenError | None = None
         self._closed = False
 
     # What engines provide.
@@ -88,7 +108,11 @@ class BatchingStore(ABC):
 
     @abstractmethod
     async def _write(self, changes: Sequence[Change]) -> None:
-        """Makes the changes durable, all or none. Raises StoreBrokenError."""
+        """Makes the changes durable, all or none. Raises WriteRefusedError or StoreBrokenError."""
+
+    @abstractmethod
+    async def _probe(self) -> None:
+        """Writes durably, and changes nothing. Raises WriteRefusedError or StoreBrokenError."""
 
     @abstractmethod
     async def _changes_after(self, revision: int, limit: int) -> list[Change]:
@@ -100,7 +124,7 @@ class BatchingStore(ABC):
 
     @abstractmethod
     async def _forget(self, before: int) -> None:
-        """Drops what was overwritten or deleted up to a revision. Raises StoreBrokenError."""
+        """Drops what was overwritten or deleted up to a revision. Raises WriteRefusedError or StoreBrokenError."""
 
     @abstractmethod
     async def _shut(self) -> None:
@@ -128,20 +152,38 @@ class BatchingStore(ABC):
         return self._revision
 
     @property
-    def is_in_doubt(self) -> bool:
-        """Whether the last write failed and none has succeeded since."""
-        return self._in_doubt
+    def is_refusing(self) -> bool:
+        """Whether the last write was refused, and none has succeeded since."""
+        return self._is_refusing
+
+    async def probe(self) -> None:
+        """Finds out whether writes are still refused, by one that changes nothing."""
+        try:
+            await self._probe()
+        except (WriteRefusedError, StoreBrokenError) as error:
+            self._note(error)
+        else:
+            self._set_refusing(False)
+
+    async def broken(self) -> None:
+        """Returns never; raises StoreBrokenError once nobody knows what is durable: the process must end then."""
+        if self._broken is None:
+            self._broken = asyncio.get_running_loop().create_future()
+        if self._end is not None:
+            raise self._end
+        await asyncio.shield(self._broken)
 
     def commit(self, txn: Txn) -> asyncio.Future[Committed | Conflict]:
         """See Store."""
         if self._closed:
             raise _unavailable("it is closed")
+        if self._end is not None:
+            raise _unavailable(str(self._end))
         if len(self._queue) >= QUEUE_MAX:
             raise HoldfastError(
                 Reason.OVERLOADED, f"{QUEUE_MAX} writes wait for the store already; try again after the delay."
             )
-        if not set(txn.deletes).isdisjoint(key for key, _ in txn.puts):
-            raise ValueError(f"a transaction puts and deletes the same key: {txn}")
+        txn.check()
         outcome: asyncio.Future[Committed | Conflict] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(txn, outcome))
         if self._writer is None:
@@ -174,16 +216,17 @@ class BatchingStore(ABC):
             yield changes
 
     async def compact(self, revision: int) -> None:
-        """See Store."""
+        """See Store. In steps, between which others are written."""
         if revision > self._revision:
             raise _future(revision, self._revision)
-        if revision <= self._compact_revision:
-            return
-        try:
-            await self._forget(revision)
-        except StoreBrokenError as error:
-            raise _unavailable(str(error)) from error
-        self._compact_revision = revision
+        while self._compact_revision < revision:
+            step = min(revision, self._compact_revision + COMPACTED_AT_ONCE)
+            try:
+                await self._forget(step)
+            except (WriteRefusedError, StoreBrokenError) as error:
+                self._note(error)
+                raise _unavailable(str(error)) from error
+            self._compact_revision = step
 
     async def close(self) -> None:
         """See Store."""
@@ -216,18 +259,22 @@ class BatchingStore(ABC):
         self._last_batch = len(waiting)
         started_s = time.perf_counter()
         try:
-            if self._in_doubt:
-                await self._catch_up()
             batch = self._decide(waiting)
             if batch.changes:
                 await self._write(batch.changes)
-        except StoreBrokenError as error:
-            self._in_doubt = True
+                self._set_refusing(False)
+        except (WriteRefusedError, StoreBrokenError) as error:
             self._on_batch(BatchStats(len(waiting), time.perf_counter() - started_s, failed=True))
+            self._note(error)
+            if self._end is not None:
+                waiting += self._queue
+                self._queue.clear()
             self._fail(waiting, error)
             return
         except Exception as error:  # a defect: nobody may be left waiting for it
-            self._fail(waiting, StoreBrokenError(f"internal error: {error!r}"))
+            broken = StoreBrokenError(f"internal error: {error!r}")
+            self._note(broken)
+            self._fail(waiting, broken)
             raise
         self._on_batch(BatchStats(len(waiting), time.perf_counter() - started_s, failed=False))
         self._apply(batch.changes, batch.mod_revisions)
@@ -235,16 +282,25 @@ class BatchingStore(ABC):
             if not waited.outcome.done():
                 waited.outcome.set_result(outcome)
 
-    def _fail(self, waiting: Sequence[_Waiting], error: StoreBrokenError) -> None:
+    def _note(self, error: WriteRefusedError | StoreBrokenError) -> None:
+        """Remembers what a failure means for later writes."""
+        if isinstance(error, WriteRefusedError):
+            self._set_refusing(True)
+            return
+        self._end = self._end or error
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_exception(self._end)
+            self._broken.exception()  # whoever waits raises it
+
+    def _set_refusing(self, is_refusing: bool) -> None:
+        if is_refusing != self._is_refusing:
+            self._is_refusing = is_refusing
+            self.on_refusing(is_refusing)
+
+    def _fail(self, waiting: Sequence[_Waiting], error: Exception) -> None:
         for waited in waiting:
             if not waited.outcome.done():
                 waited.outcome.set_exception(_unavailable(str(error)))
-
-    async def _catch_up(self) -> None:
-        """After a failed write: asks the engine what really happened, since the batch may have landed after all."""
-        while landed := await self._changes_after(self._revision, HISTORY_PAGE):
-            self._apply(landed, _mod_revisions_of(landed))
-        self._in_doubt = False
 
     def _decide(self, waiting: Sequence[_Waiting]) -> _Batch:
         batch = _Batch()

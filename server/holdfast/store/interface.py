@@ -2,14 +2,31 @@
 
 Every transaction that changes something gets exactly one new revision, one more than the last. Keys remember the
 revision that last wrote them. History can be watched from any revision that has not been compacted.
+
+How an engine over etcd keeps these promises, as far as tests/integration/store shows that etcd allows it:
+
+- A transaction of etcd takes 128 operations and 1.5 MB. A larger one of ours is staged: its puts are written first,
+  under keys that no view reads, then one transaction makes the comparisons and flips the one key that lists them.
+  Views take it in at that revision. Comparisons beyond 128 are staged as well: what they name carries an intent until
+  the flip.
+- The revisions of staging are etcd's own. They are counted and change nothing: a watch passes them on as changes
+  without content.
+- etcd makes one revision of one transaction whatever the number of its keys, and none for a comparison that fails or
+  for the deletion of a key that is not there, as `commit` says.
+- A watch of etcd may split one revision in fragments and says so; the engine puts them together.
+- A watch from a compacted revision is ended by etcd with the revision compacted to: REVISION_COMPACTED here.
+- Keys carry no lease of etcd's: leases are records like others, ended by a transaction.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-OPERATIONS_MAX = 128
-"""Most compares, puts and deletes of one transaction, each: etcd's default `--max-txn-ops`."""
+OPERATIONS_MAX = 65_536
+"""Most compares, puts and deletes of one transaction, each: five for each agent of the largest batch, and some."""
+
+TXN_BYTES_MAX = 16 << 20
+"""Most bytes of the keys and values that one transaction puts: five times the largest batch."""
 
 
 class StoreFileError(Exception):
@@ -28,6 +45,21 @@ class Txn:
     def is_empty(self) -> bool:
         """Whether it could not change anything."""
         return not self.puts and not self.deletes
+
+    def check(self) -> None:
+        """Refuses what no engine takes.
+
+        Raises:
+            ValueError: A key is put and deleted, or the transaction is beyond `OPERATIONS_MAX` or `TXN_BYTES_MAX`.
+        """
+        operations = max(len(self.compares), len(self.puts), len(self.deletes))
+        if operations > OPERATIONS_MAX:
+            raise ValueError(f"a transaction of {operations} operations, more than {OPERATIONS_MAX}; split it")
+        size_bytes = sum(len(key) + len(value) for key, value in self.puts)
+        if size_bytes > TXN_BYTES_MAX:
+            raise ValueError(f"a transaction of {size_bytes} bytes, more than {TXN_BYTES_MAX}; split it")
+        if self.deletes and not set(self.deletes).isdisjoint(key for key, _ in self.puts):
+            raise ValueError(f"a transaction puts and deletes one key: {str(self)[:500]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +106,11 @@ class Store(Protocol):
         ...
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes write to it, too: leases then have owners that take over from each other."""
+        ...
+
+    @property
     def epoch(self) -> int:
         """Counts up with each restore or change of engine, so that fences continue to grow. At least 1."""
         ...
@@ -95,11 +132,10 @@ class Store(Protocol):
     def commit(self, txn: Txn) -> Awaitable[Committed | Conflict]:
         """Applies a transaction; when it returns, the outcome is on disk.
 
-        A put and a delete of one key in one transaction is an error of the caller's (ValueError), as it is in etcd.
-
         Raises:
             HoldfastError: STORE_UNAVAILABLE if it is not known to be durable (whole or not at all), OVERLOADED if too
-            many wait.
+                many wait.
+            ValueError: See `Txn.check`.
         """
         ...
 

@@ -26,6 +26,9 @@ class MemoryStore(BatchingStore):
                 self._versions.setdefault(key, []).append((change.revision, None))
         self._changes.extend(changes)
 
+    async def _probe(self) -> None:
+        """Memory always takes more."""
+
     async def _changes_after(self, revision: int, limit: int) -> list[Change]:
         first = bisect.bisect_right(self._changes, revision, key=lambda change: change.revision)
         return self._changes[first : first + limit]

@@ -1,7 +1,6 @@
 """What every engine promises; the same tests run on each."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, Reason
-from holdfast.store import Change, Committed, Conflict, KeyValue, StoreFileError, Txn
+from holdfast.store import Change, Committed, Conflict, KeyValue, Txn
 from holdfast.store.batching import BatchingStore, BatchStats
 from holdfast.store.memory import MemoryStore
-from holdfast.store.sqlite import SCHEMA_VERSION, SqliteStore
+from holdfast.store.sqlite import SqliteStore
 
 ENGINES: dict[str, Callable[[Path], BatchingStore]] = {
     "memory": lambda _folder: MemoryStore(),
@@ -168,48 +167,6 @@ async def check_against_model(make, steps, compact_at: int, folder: Path) -> Non
     await store.close()
 
 
-async def test_a_failed_write_happens_not_at_all_and_the_store_goes_on(tmp_path: Path) -> None:
-    """S3: when the disk is full all callers of the batch are told, nothing is left of it, and the store goes on."""
-    store = SqliteStore(tmp_path / "h.db")
-    await store.open()
-    assert await store.commit(put("before")) == Committed(1)
-    connection = store._connection
-    pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    connection.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite answers SQLITE_FULL, as on a full disk
-    outcomes = await asyncio.gather(
-        *(store.commit(put(f"big{n}", "x" * 20_000)) for n in range(3)), return_exceptions=True
-    )
-    assert {outcome.reason for outcome in outcomes} == {Reason.STORE_UNAVAILABLE}
-    assert store.revision == 1
-    assert store.is_in_doubt
-    assert await store.commit(put("small")) == Committed(2)
-    assert not store.is_in_doubt
-    assert [found.key for found in (await store.range(""))[1]] == ["before", "small"]
-    await store.close()
-
-
-async def test_a_write_that_failed_and_landed_after_all_is_taken_in(tmp_path: Path) -> None:
-    """S3: an outcome nobody knew is found out before the next write, so no revision is given twice."""
-
-    class LandsAndFails(SqliteStore):
-        fails = False
-
-        def _write_rows(self, rows, revision):
-            super()._write_rows(rows, revision)
-            if self.fails:
-                raise sqlite3.OperationalError("disk I/O error")
-
-    store = LandsAndFails(tmp_path / "h.db")
-    await store.open()
-    store.fails = True
-    with pytest.raises(HoldfastError):
-        await store.commit(put("landed"))
-    store.fails = False
-    assert await store.commit(put("landed", expected=1)) == Committed(2)
-    assert [change.revision for change in await changes_from(store, 1)] == [1, 2]
-    await store.close()
-
-
 async def test_company_is_written_together_and_a_lone_caller_does_not_wait(tmp_path: Path) -> None:
     batches: list[BatchStats] = []
     store = SqliteStore(tmp_path / "h.db", batches.append)
@@ -220,55 +177,3 @@ async def test_company_is_written_together_and_a_lone_caller_does_not_wait(tmp_p
         await store.commit(put(f"alone{n}"))
     assert [batch.size for batch in batches] == [100, 1, 1, 1]
     await store.close()
-
-
-async def test_two_stores_cannot_share_a_file(tmp_path: Path) -> None:
-    first = SqliteStore(tmp_path / "h.db")
-    await first.open()
-    with pytest.raises(StoreFileError, match="another server is using this store"):
-        await SqliteStore(tmp_path / "h.db").open()
-    await first.close()
-    second = SqliteStore(tmp_path / "h.db")
-    await second.open()
-    await second.close()
-
-
-def newer(path: Path) -> str:
-    with sqlite3.connect(path) as database:
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    database.close()
-    return f"schema {SCHEMA_VERSION + 1}"
-
-
-def foreign(path: Path) -> str:
-    path.unlink()
-    with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE someone_elses (x)")
-    database.close()
-    return "no Holdfast store"
-
-
-def no_database(path: Path) -> str:
-    path.write_text("These are my notes, please do not overwrite them.\n" * 100)
-    return "no Holdfast store"
-
-
-def torn(path: Path) -> str:
-    data = bytearray(path.read_bytes())
-    data[4096 : 3 * 4096] = b"\xff" * (2 * 4096)
-    path.write_bytes(data)
-    return "damaged|malformed"
-
-
-@pytest.mark.parametrize("spoil", [newer, foreign, no_database, torn])
-async def test_a_file_that_cannot_be_trusted_is_refused_and_left_alone(tmp_path: Path, spoil) -> None:
-    path = tmp_path / "h.db"
-    store = SqliteStore(path)
-    await store.open()
-    await asyncio.gather(*(store.commit(put(f"key{n}", "x" * 500)) for n in range(100)))
-    await store.close()
-    expected = spoil(path)
-    before = path.read_bytes()
-    with pytest.raises(StoreFileError, match=expected):
-        await SqliteStore(path).open()
-    assert path.read_bytes() == before
