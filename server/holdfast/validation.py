@@ -6,6 +6,7 @@ runtime than grpcio's generated code. These are compiled once per message type i
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sized
 from functools import cache
 from typing import Any
@@ -19,6 +20,12 @@ from holdfast.rules.v1 import rules_pb2
 
 VIOLATIONS_MAX = 20
 """Most violations told at once; a request of ten thousand bad elements needs no ten thousand answers."""
+
+NANOS_MAX = 999_999_999
+"""Most nanoseconds of a google.protobuf.Duration beside its seconds."""
+
+SECONDS_MAX = 315_576_000_000
+"""Most seconds of a google.protobuf.Duration, some 10 000 years: from its definition."""
 
 Check = Callable[[Message, str, list[FieldViolation]], None]
 """Checks one field of a message below a path and appends what is wrong."""
@@ -88,7 +95,7 @@ def _singular_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Ite
 
 def _message_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterable[Check]:
     name, nested = field.name, field.message_type
-    duration_checks = _duration_checks(rules)
+    duration_checks = _duration_checks(rules) if nested.full_name == Duration.DESCRIPTOR.full_name else []
 
     def submessage(message: Message, path: str, violations: list[FieldViolation]) -> None:
         if not message.HasField(name):
@@ -120,7 +127,7 @@ def _list_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterabl
             for check in _checks_of(nested) if nested is not None else ():
                 check(value, f"{path}{name}[{index}].", violations)
         if rules.unique and len(set(values)) < len(values):
-            twice = next(value for value in values if list(values).count(value) > 1)
+            twice = Counter(values).most_common(1)[0][0]
             violations.append(FieldViolation(path + name, f"holds {twice!r} more than once; each must be different"))
 
     return [each]
@@ -184,7 +191,18 @@ def _value_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> list[V
 def _duration_checks(rules: rules_pb2.FieldRules) -> list[ValueCheck]:
     lowest = rules.duration_ms_gte if rules.HasField("duration_ms_gte") else None
     highest = rules.duration_ms_lte if rules.HasField("duration_ms_lte") else None
-    return _bounds(lowest, highest, _duration_ms, " ms")
+    return [_is_duration, *_bounds(lowest, highest, _duration_ms, " ms")]
+
+
+def _is_duration(value: Duration) -> str | None:
+    """What protobuf itself says a Duration is; its own libraries accept others from the wire."""
+    if abs(value.nanos) > NANOS_MAX:
+        return f"has {value.nanos} nanos, which is no part of a second: at most {NANOS_MAX} either way"
+    if abs(value.seconds) > SECONDS_MAX:
+        return f"has {value.seconds} seconds, more than the {SECONDS_MAX} of a google.protobuf.Duration"
+    if value.seconds * value.nanos < 0:
+        return f"has {value.seconds} seconds and {value.nanos} nanos; both must have one sign"
+    return None
 
 
 def _same(value: int) -> float:

@@ -193,7 +193,7 @@ class _Call:
         try:
             if self._gate is not None:
                 self._gate.check()
-            response = await answer(CallContext(self._service, self._method, correlation_id))
+            response = await answer(CallContext(self._service, self._method, correlation_id, _client(context)))
             code = grpc.StatusCode.OK
         except asyncio.CancelledError:
             remaining_s = context.time_remaining()
@@ -232,6 +232,11 @@ async def _abort(context: GrpcContext, error: HoldfastError, correlation_id: str
     status = error.to_status()
     trailers = ((CORRELATION_KEY, correlation_id), (_STATUS_KEY, status.SerializeToString()))
     await context.abort(_CODES[status.code], status.message, trailers)
+
+
+def _client(context: GrpcContext) -> str:
+    """The caller's host: `ipv4:192.0.2.1` of `ipv4:192.0.2.1:40312`."""
+    return (context.peer() or "").rpartition(":")[0]
 
 
 def _correlation_id(context: GrpcContext) -> str:

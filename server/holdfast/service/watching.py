@@ -1,7 +1,9 @@
 """WatchAgents: a snapshot or a place in the history, then every change in order, or a reset that says why not."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from holdfast.errors import HoldfastError, Reason
 from holdfast.filtering import Filter, compile_filter
@@ -32,7 +34,7 @@ PROGRESS_EVERY_S = 5.0
 """How often a quiet watch that asks for it is told how far it has come."""
 
 WATCHERS_MAX = 10_000
-"""Most watches at a time on one replica."""
+"""Most watches at a time on one replica. One host may have half of them, so that others can still watch."""
 
 
 class AgentWatching:
@@ -50,22 +52,33 @@ class AgentWatching:
         self._registry = registry
         self._progress_every_s = progress_every_s
         self._watchers_max = watchers_max
+        self._by_client = Counter[str]()
 
     async def watch_agents(
-        self, request: WatchAgentsRequest, _context: CallContext
+        self, request: WatchAgentsRequest, context: CallContext
     ) -> AsyncIterator[WatchAgentsResponse | bytes]:
         """WatchAgents. Changes come as serialised responses, which all watchers share."""
         only = compile_filter(request.filter, Agent.DESCRIPTOR)
-        if self._registry.watchers >= self._watchers_max:
-            raise HoldfastError(
-                Reason.QUOTA_EXCEEDED, f"{self._watchers_max} watches run already; end some, or ask another replica."
-            )
-        self._registry.watchers += 1
-        try:
+        with self._place(context.client):
             async for response in self._watch(request, only):
                 yield response
+
+    @contextmanager
+    def _place(self, client: str) -> Iterator[None]:
+        """Counts a watch while it runs; without a client, only among all."""
+        if self._registry.watchers >= self._watchers_max:
+            raise _too_many(self._watchers_max, "this replica")
+        if client and self._by_client[client] >= self._watchers_max // 2:
+            raise _too_many(self._watchers_max // 2, client)
+        self._registry.watchers += 1
+        self._by_client[client] += 1
+        try:
+            yield
         finally:
             self._registry.watchers -= 1
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
 
     async def _watch(self, request: WatchAgentsRequest, only: Filter) -> AsyncIterator[WatchAgentsResponse | bytes]:
         view = self._registry.view
@@ -126,6 +139,11 @@ def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[WatchAgentsR
 
 def _reset(reason: WatchResetReason.ValueType, start: int) -> WatchAgentsResponse:
     return WatchAgentsResponse(revision=start, reset=WatchReset(reason=reason, compact_revision=start + 1))
+
+
+def _too_many(limit: int, whose: str) -> HoldfastError:
+    message = f"{limit} watches of {whose} run already; end some, or ask another replica."
+    return HoldfastError(Reason.QUOTA_EXCEEDED, message, subject=whose)
 
 
 def _in_future(start_revision: int, revision: int) -> HoldfastError:

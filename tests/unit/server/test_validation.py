@@ -37,6 +37,24 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        Duration(nanos=2_000_000_000),
+        Duration(seconds=30, nanos=-1),
+        Duration(seconds=30, nanos=1_000_000_000),
+        Duration(seconds=315_576_000_001),
+        Duration(seconds=-(1 << 63), nanos=-(1 << 31)),
+        Duration(seconds=-30),
+    ],
+)
+def test_a_duration_is_what_protobuf_says_or_refused(ttl: Duration) -> None:
+    """Two billion nanoseconds are not two seconds: other clients could not read what is made of it."""
+    with pytest.raises(HoldfastError) as refused:
+        validation.check(request(ttl=ttl))
+    assert {violation.field for violation in refused.value.field_violations} == {"ttl"}
+
+
 @pytest.mark.parametrize("field", WRONG)
 def test_a_wrong_field_is_named_by_its_path(field: str) -> None:
     with pytest.raises(HoldfastError) as refused:
