@@ -220,9 +220,17 @@ def spoiled(data: bytes, kind: str, rng: random.Random) -> bytes:
     return data[:at] + other + data[at + length :]
 
 
+class Files:
+    """What a store that was closed, or was not, leaves: contents by file. No dict, since failures would show it all."""
+
+    def __init__(self, contents: dict[bool, dict[str, bytes]]) -> None:
+        self.contents = contents
+
+
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, bytes]]:
-    return {is_closed: asyncio.run(written(tmp_path_factory.mktemp("store"), is_closed)) for is_closed in (True, False)}
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folders = {is_closed: tmp_path_factory.mktemp("store") for is_closed in (True, False)}
+    return Files({is_closed: asyncio.run(written(folder, is_closed)) for is_closed, folder in folders.items()})
 
 
 @given(
@@ -239,7 +247,7 @@ def test_damaged_bytes_are_refused_or_harmless(files, tmp_path_factory, seed, ki
     checksum does not fit.
     """
     folder, rng = tmp_path_factory.mktemp("spoiled"), random.Random(seed)
-    for name, data in files[is_closed].items():
+    for name, data in files.contents[is_closed].items():
         is_hit = name.endswith("-wal") == (in_log and not is_closed)
         (folder / name).write_bytes(spoiled(data, kind, rng) if is_hit and data else data)
     path = folder / "h.db"
