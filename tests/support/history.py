@@ -1,0 +1,457 @@
+"""What clients saw of a registry, as one list of plain events: the only thing that the checkers are shown.
+
+Simulations and crash tests write the same format. Times are seconds of one monotonic clock, that of the recorder;
+`process` names who saw it. Each write that carries an agent puts a tag of its own into the label `TAG`, so that what
+became of it can be told from any later sight of the agent.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness
+from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType, WatchAgentsResponse, WatchResetReason
+from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, Lease, LeaseDirective
+
+TAG = "op"
+"""Label that says which write an agent's content is from."""
+
+ADMIN_OPS = ("CordonAgent", "UncordonAgent", "DrainAgent", "BanAgent", "UnbanAgent")
+"""Calls of operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSeen:
+    """An agent as someone saw it. Enums by their names without prefix; `digest` is of all fields."""
+
+    name: str
+    uid: str = ""
+    fence: int = 0
+    revision: int = 0
+    etag: str = ""
+    liveness: str = "LIVE"
+    admin_state: str = "ENABLED"
+    lease: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def tag(self) -> str:
+        """Which write its content is from; empty if that is not known."""
+        return self.labels.get(TAG, "")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSeen:
+    """A lease as someone saw it."""
+
+    name: str
+    ttl_s: float
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """A call begins; `call` tells it from all others of the history, and its end has the same.
+
+    Args:
+        op: Name of the rpc.
+        about: Names of the agents it is about.
+        lease: The lease it is about.
+        etag: The version it asks for.
+        fence: The fence it presents.
+        request_id: Under which it can be repeated.
+        content: Digest of the request without its request_id.
+        tag: What stands in the label `TAG` of what it writes.
+    """
+
+    at_s: float
+    process: str
+    call: int
+    op: str
+    about: tuple[str, ...] = ()
+    lease: str = ""
+    etag: str = ""
+    fence: int = 0
+    request_id: str = ""
+    content: str = ""
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """A call succeeded at `revision`: that of the write, or the one a read was answered from."""
+
+    at_s: float
+    process: str
+    call: int
+    revision: int
+    agents: tuple[AgentSeen, ...] = ()
+    lease: LeaseSeen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A call failed. `is_definite`: it surely changed nothing; when in doubt, it is not."""
+
+    at_s: float
+    process: str
+    call: int
+    reason: str
+    is_definite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSent:
+    """A keepalive for one lease is on its way."""
+
+    at_s: float
+    process: str
+    call: int
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAnswered:
+    """What came of a keepalive. `reason` is empty if the lease was kept; `NO_ANSWER` if nobody knows."""
+
+    at_s: float
+    process: str
+    call: int
+    lease: str
+    ttl_s: float = 0.0
+    fence: int = 0
+    directive: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBegun:
+    """A watch; `resumes` is the one whose last revision it goes on from, 0 for none. Start 0 is a snapshot."""
+
+    at_s: float
+    process: str
+    watch: int
+    parent: str
+    filter: str
+    start_revision: int
+    resumes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChange:
+    """One event of a message: ADDED, MODIFIED, EXPIRED or DELETED."""
+
+    type: str
+    agent: AgentSeen
+    previous: AgentSeen | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchMessage:
+    """One message of a watch. `step` is `events`, `progress` or `reset`; `is_snapshot_end` as in the API."""
+
+    at_s: float
+    process: str
+    watch: int
+    revision: int
+    step: str
+    changes: tuple[AgentChange, ...] = ()
+    is_snapshot_end: bool = False
+    reset_reason: str = ""
+    compact_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEnded:
+    """A watch is over. `reason` is an error's reason, or `CLOSED` when the client ended it."""
+
+    at_s: float
+    process: str
+    watch: int
+    reason: str
+    is_definite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMark:
+    """Something happened to a server: `serving`, `stopped`, `killed`, `paused`, `resumed` or `takeover`."""
+
+    at_s: float
+    process: str
+    what: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FinalState:
+    """All agents of a namespace, expired ones too, read when nothing was under way any more."""
+
+    at_s: float
+    process: str
+    parent: str
+    revision: int
+    agents: tuple[AgentSeen, ...]
+
+
+Event: TypeAlias = (
+    Invoke | Ok | Failed | KeepSent | KeepAnswered | WatchBegun | WatchMessage | WatchEnded | ServerMark | FinalState
+)
+KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        Invoke,
+        Ok,
+        Failed,
+        KeepSent,
+        KeepAnswered,
+        WatchBegun,
+        WatchMessage,
+        WatchEnded,
+        ServerMark,
+        FinalState,
+    )
+}
+
+
+class History:
+    """Events in the order they were seen; only appended to.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.events: list[Event] = []
+        self._clock = clock
+        self._calls = 0
+
+    def new_id(self) -> int:
+        """An id for a call or a watch, from 1."""
+        self._calls += 1
+        return self._calls
+
+    def invoke(self, process: str, op: str, request: Message) -> int:
+        """A call begins; returns its id."""
+        call = self.new_id()
+        self.events.append(Invoke(self._clock(), process, call, op, **_facts(op, request)))
+        return call
+
+    def ok(self, process: str, call: int, op: str, response: Any) -> None:
+        """A call succeeded with a response of the API."""
+        revision, agents, lease = _outcome(op, response)
+        self.events.append(Ok(self._clock(), process, call, revision, agents, lease))
+
+    def failed(self, process: str, call: int, reason: str, *, is_definite: bool) -> None:
+        """A call failed."""
+        self.events.append(Failed(self._clock(), process, call, reason, is_definite))
+
+    def keep_sent(self, process: str, lease: str) -> int:
+        """A keepalive is sent; returns its id."""
+        call = self.new_id()
+        self.events.append(KeepSent(self._clock(), process, call, lease))
+        return call
+
+    def keep_answered(self, process: str, call: int, result: KeepLeaseAliveResult) -> None:
+        """A keepalive was answered."""
+        reason = "" if not result.HasField("status") else _reason(result)
+        directive = LeaseDirective.Name(result.directive).removeprefix("LEASE_DIRECTIVE_")
+        ttl_s = result.ttl.ToMilliseconds() / 1000
+        self.events.append(
+            KeepAnswered(self._clock(), process, call, result.lease, ttl_s, result.fence, directive, reason)
+        )
+
+    def keep_lost(self, process: str, call: int, lease: str) -> None:
+        """A keepalive will not be answered any more, and will not arrive any more either."""
+        self.events.append(KeepAnswered(self._clock(), process, call, lease, reason="NO_ANSWER"))
+
+    def watch_begun(self, process: str, parent: str, only: str, start_revision: int, resumes: int = 0) -> int:
+        """A watch begins; returns its id."""
+        watch = self.new_id()
+        self.events.append(WatchBegun(self._clock(), process, watch, parent, only, start_revision, resumes))
+        return watch
+
+    def watch_message(self, process: str, watch: int, response: WatchAgentsResponse) -> WatchMessage:
+        """A message of a watch arrived; returns it as recorded."""
+        step = response.WhichOneof("step") or ""
+        changes = tuple(
+            AgentChange(
+                AgentEventType.Name(event.type).removeprefix("AGENT_EVENT_TYPE_"),
+                agent_seen(event.agent),
+                agent_seen(event.previous) if event.HasField("previous") else None,
+            )
+            for event in response.events.events
+        )
+        reset = WatchResetReason.Name(response.reset.reason).removeprefix("WATCH_RESET_REASON_")
+        message = WatchMessage(
+            self._clock(),
+            process,
+            watch,
+            response.revision,
+            step,
+            changes,
+            response.events.snapshot_end,
+            reset if step == "reset" else "",
+            response.reset.compact_revision,
+        )
+        self.events.append(message)
+        return message
+
+    def watch_ended(self, process: str, watch: int, reason: str, *, is_definite: bool = False) -> None:
+        """A watch is over."""
+        self.events.append(WatchEnded(self._clock(), process, watch, reason, is_definite))
+
+    def mark(self, process: str, what: str, detail: str = "") -> None:
+        """Something happened to a server; see ServerMark."""
+        self.events.append(ServerMark(self._clock(), process, what, detail))
+
+    def final_state(self, process: str, parent: str, revision: int, agents: Iterable[Agent]) -> None:
+        """Everything there is, at the end."""
+        seen = tuple(agent_seen(agent) for agent in agents)
+        self.events.append(FinalState(self._clock(), process, parent, revision, seen))
+
+
+def agent_seen(agent: Agent) -> AgentSeen:
+    """An agent, as far as checkers care."""
+    return AgentSeen(
+        name=agent.name,
+        uid=agent.uid,
+        fence=agent.fence,
+        revision=agent.revision,
+        etag=agent.etag,
+        liveness=AgentLiveness.Name(agent.liveness).removeprefix("AGENT_LIVENESS_"),
+        admin_state=AdminState.Name(agent.admin_state).removeprefix("ADMIN_STATE_"),
+        lease=agent.lease,
+        labels=dict(sorted(agent.labels.items())),
+        digest=_digest(agent),
+    )
+
+
+def lease_seen(lease: Lease) -> LeaseSeen:
+    """A lease, as far as checkers care."""
+    return LeaseSeen(lease.name, lease.ttl.ToMilliseconds() / 1000, lease.fence)
+
+
+def to_jsonl(events: Sequence[Event]) -> str:
+    """One line for each event; equal histories give equal text."""
+    return "".join(
+        json.dumps({"event": type(event).__name__, **asdict(event)}, separators=(",", ":")) + "\n" for event in events
+    )
+
+
+def save(events: Sequence[Event], path: Path) -> None:
+    """Writes a history."""
+    path.write_text(to_jsonl(events))
+
+
+def load(path: Path) -> list[Event]:
+    """Reads a history.
+
+    Raises:
+        ValueError: A line is not an event.
+    """
+    found: list[Event] = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            found.append(_event(json.loads(line)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}:{number}: {line[:200]!r} is not an event of a history: {error!r}") from error
+    return found
+
+
+def _event(data: dict[str, Any]) -> Event:
+    kind = KINDS[data.pop("event")]
+    known = {each.name for each in fields(kind)}
+    if unknown := set(data) - known:
+        raise ValueError(f"unknown fields {sorted(unknown)}")
+    if "about" in data:
+        data["about"] = tuple(data["about"])
+    if "agents" in data:
+        data["agents"] = tuple(AgentSeen(**agent) for agent in data["agents"])
+    if "changes" in data:
+        data["changes"] = tuple(_change(change) for change in data["changes"])
+    if isinstance(data.get("lease"), dict):
+        data["lease"] = LeaseSeen(**data["lease"])
+    return kind(**data)
+
+
+def _change(data: dict[str, Any]) -> AgentChange:
+    previous = data["previous"]
+    return AgentChange(data["type"], AgentSeen(**data["agent"]), AgentSeen(**previous) if previous else None)
+
+
+def _digest(message: Message) -> str:
+    return hashlib.blake2b(message.SerializeToString(deterministic=True), digest_size=8).hexdigest()
+
+
+def _facts(op: str, request: Any) -> dict[str, Any]:
+    """What of a request checkers care for."""
+    facts: dict[str, Any] = {"request_id": getattr(request, "request_id", ""), "fence": getattr(request, "fence", 0)}
+    if facts["request_id"]:
+        content = type(request)()
+        content.CopyFrom(request)
+        content.ClearField("request_id")
+        facts["content"] = _digest(content)
+    match op:
+        case "RegisterAgent":
+            facts |= {
+                "about": (_name(request),),
+                "lease": request.agent.lease,
+                "tag": request.agent.labels.get(TAG, ""),
+            }
+        case "BatchRegisterAgents":
+            facts["about"] = tuple(_name(each, request.parent) for each in request.requests)
+            facts["tag"] = request.requests[0].agent.labels.get(TAG, "") if request.requests else ""
+        case "UpdateAgent":
+            agent = request.agent
+            facts |= {"about": (agent.name,), "etag": agent.etag, "tag": agent.labels.get(TAG, "")}
+        case "DeregisterAgent":
+            facts |= {"about": (request.name,), "etag": request.etag}
+        case "RevokeLease" | "GetLease":
+            facts["lease"] = request.name
+        case "GetAgent" | "CordonAgent" | "UncordonAgent" | "DrainAgent" | "BanAgent" | "UnbanAgent":
+            facts["about"] = (request.name,)
+        case _:
+            pass
+    return facts
+
+
+def _name(request: Any, parent: str = "") -> str:
+    return f"{request.parent or parent}/agents/{request.agent_id}"
+
+
+def _outcome(op: str, response: Any) -> tuple[int, tuple[AgentSeen, ...], LeaseSeen | None]:
+    """The revision of a response, and what it shows."""
+    match op:
+        case "BatchRegisterAgents":
+            agents = tuple(agent_seen(agent) for agent in response.agents)
+            return agents[0].revision if agents else 0, agents, None
+        case "ListAgents":
+            return response.revision, tuple(agent_seen(agent) for agent in response.agents), None
+        case "MatchAgents":
+            return response.revision, tuple(agent_seen(match.agent) for match in response.matches), None
+        case "GetAgent":
+            return response.revision, (agent_seen(response.agent),), None
+        case "DeregisterAgent" | "RevokeLease" | "ListLeases":
+            return response.revision, (), None
+        case "GrantLease":
+            return response.lease.fence & ((1 << 40) - 1), (), lease_seen(response.lease)
+        case "GetLease":
+            return response.revision, (), lease_seen(response.lease)
+        case _:
+            agent = agent_seen(response.agent)
+            return agent.revision, (agent,), None
+
+
+def _reason(result: KeepLeaseAliveResult) -> str:
+    info = ErrorInfo()
+    for detail in result.status.details:
+        if detail.Unpack(info):
+            return info.reason
+    return f"CODE_{result.status.code}"

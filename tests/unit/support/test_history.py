@@ -1,0 +1,64 @@
+"""Histories: what is written is what is read back."""
+
+from pathlib import Path
+
+import pytest
+
+from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.registry.v1.agent_registry_service_pb2 import (
+    AgentEvents,
+    GetAgentRequest,
+    RegisterAgentRequest,
+    RegisterAgentResponse,
+    WatchAgentsResponse,
+)
+from holdfast.registry.v1.lease_service_pb2 import GrantLeaseRequest, GrantLeaseResponse, KeepLeaseAliveResult, Lease
+from support.history import TAG, History, Invoke, Ok, load, save, to_jsonl
+
+AGENT = Agent(name="namespaces/n/agents/a", uid="u", fence=7, revision=7, labels={TAG: "t"})
+
+
+def recorded() -> History:
+    history = History(lambda: 1.5)
+    request = RegisterAgentRequest(parent="namespaces/n", agent_id="a", agent=Agent(labels={TAG: "t"}), request_id="r")
+    call = history.invoke("client", "RegisterAgent", request)
+    history.ok("client", call, "RegisterAgent", RegisterAgentResponse(agent=AGENT))
+    call = history.invoke("client", "GrantLease", GrantLeaseRequest(parent="namespaces/n"))
+    history.ok("client", call, "GrantLease", GrantLeaseResponse(lease=Lease(name="l", fence=(1 << 40) + 9)))
+    history.failed("client", history.invoke("client", "GetAgent", GetAgentRequest()), "X", is_definite=False)
+    call = history.keep_sent("client", "l")
+    history.keep_answered("client", call, KeepLeaseAliveResult(lease="l"))
+    history.keep_lost("client", history.keep_sent("client", "l"), "l")
+    watch = history.watch_begun("client", "namespaces/n", "", 1)
+    events = AgentEvents(events=[{"type": 1, "agent": AGENT, "previous": AGENT}])
+    history.watch_message("client", watch, WatchAgentsResponse(revision=7, events=events))
+    history.watch_ended("client", watch, "CLOSED")
+    history.mark("server", "killed")
+    history.final_state("client", "namespaces/n", 9, [AGENT])
+    return history
+
+
+def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    """Saving and loading gives equal events of the same types."""
+    events = recorded().events
+    save(events, tmp_path / "history.jsonl")
+    assert load(tmp_path / "history.jsonl") == events
+    assert to_jsonl(load(tmp_path / "history.jsonl")) == to_jsonl(events)
+
+
+def test_requests_and_responses_are_told_by_their_facts() -> None:
+    """A registration says whom it is about and its tag, a grant the revision that its fence holds."""
+    registration, registered, _, granted, *_ = recorded().events
+    assert isinstance(registration, Invoke)
+    assert (registration.about, registration.tag, registration.request_id) == (("namespaces/n/agents/a",), "t", "r")
+    assert isinstance(registered, Ok)
+    assert (registered.revision, registered.agents[0].fence) == (7, 7)
+    assert isinstance(granted, Ok)
+    assert granted.revision == 9
+
+
+def test_a_line_that_is_no_event_is_shown(tmp_path: Path) -> None:
+    """The error names file, line and content."""
+    (tmp_path / "history.jsonl").write_text('{"event":"Surprise"}\n')
+    with pytest.raises(ValueError, match=r"history\.jsonl:1: .*Surprise"):
+        load(tmp_path / "history.jsonl")
