@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from holdfast.errors import HoldfastError, Reason
+from holdfast.failpoints import Failpoint, hit
 from holdfast.filtering import Filter, compile_filter
 from holdfast.history import FellBehindError
 from holdfast.registry.v1.agent_pb2 import Agent
@@ -116,7 +117,9 @@ class AgentWatching:
                 encoded = history.encoded(step, request.parent, only)
                 position = step.revision
                 if encoded is not None:
+                    hit(Failpoint.BEFORE_WATCH_SEND)
                     yield encoded
+                    hit(Failpoint.AFTER_WATCH_SEND)
                     told_s = clock()
             # By the clock, not by silence: where other namespaces are never silent, a quiet watch must hear it too.
             if request.progress_notify and clock() - told_s >= self._progress_every_s:

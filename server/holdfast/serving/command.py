@@ -1,12 +1,15 @@
 """`holdfast serve`."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 from click.core import ParameterSource
 
+from holdfast import failpoints
 from holdfast.cli import InputError
 from holdfast.service.janitor import RETAIN_REVISIONS_DEFAULT
 from holdfast.serving import logs
@@ -69,9 +72,25 @@ def serve(ctx: click.Context, /, **given: Any) -> None:  # noqa: ANN401 - of the
     config = _config(ctx, given)
     config.check()
     logs.configure(config.log_level)
+    _arm_failpoints()
     from holdfast.serving.server import run  # grpcio is heavy: --help and wrong arguments need none of it
 
     asyncio.run(run(config))
+
+
+def _arm_failpoints() -> None:
+    """Lets tests choose where the server dies; says so, in case it was not a test.
+
+    Raises:
+        InputError: The environment's choice cannot be read.
+    """
+    try:
+        traps = failpoints.arm(os.environ)
+    except failpoints.WrongTrapError as error:
+        raise InputError(str(error)) from error
+    if traps:
+        armed = {point.value: hits for point, hits in traps.items()}
+        structlog.get_logger().warning("failpoints_armed", kills_itself_at=armed, variable=failpoints.VARIABLE)
 
 
 def _config(ctx: click.Context, given: dict[str, Any]) -> ServerConfig:
