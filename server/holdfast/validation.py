@@ -95,7 +95,8 @@ def _singular_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Ite
 
 def _message_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterable[Check]:
     name, nested = field.name, field.message_type
-    duration_checks = _duration_checks(rules) if nested.full_name == Duration.DESCRIPTOR.full_name else []
+    is_duration = nested is not None and nested.full_name == Duration.DESCRIPTOR.full_name
+    duration_checks = _duration_checks(rules) if is_duration else []
 
     def submessage(message: Message, path: str, violations: list[FieldViolation]) -> None:
         if not message.HasField(name):

@@ -1,0 +1,59 @@
+"""Is what a replica shows what its store holds? A view built anew says so."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from holdfast.core.state import LeaseEntry
+from holdfast.service.registry import Registry
+from holdfast.view import View
+
+
+class _Deaf:
+    def lease_stands(self, lease: LeaseEntry) -> None:
+        """Nobody keeps leases here."""
+
+    def lease_ended(self, name: str) -> None:
+        """Nor lets them go."""
+
+
+async def assert_view_is_what_the_store_says(registry: Registry) -> None:
+    """The live view equals one built from the records of now, and one that replayed the history; so do all indexes."""
+    store = registry.store
+    await registry.view.reached(await store.current_revision())
+    shown = contents(registry.view)
+    at_once = View(_Deaf())
+    at_once._build(*await store.range(""))
+    assert shown == contents(at_once)
+    replayed = View(_Deaf())
+    running = asyncio.ensure_future(replayed.run(store))
+    await replayed.is_ready.wait()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert shown == contents(replayed)
+
+
+def contents(view: View) -> dict[str, Any]:
+    """Everything a view can be asked, in a form that compares."""
+    indexes = view._indexes
+    return {
+        "revision": view.revision,
+        "agents": view._agents,
+        "leases": view._leases,
+        "requests": view._requests,
+        "requests_bytes": view.requests_bytes,
+        "admin": view._admin,
+        "to_drain": set(view.to_drain),
+        "ended": set(view._ended),
+        "standing": view.leases_standing,
+        "standing_names": view._standing_names._by_parent,
+        "counts": +indexes.counts,
+        "by_lease": dict(indexes._by_lease),
+        "bytes_by_lease": dict(indexes._bytes_by_lease),
+        "draining": dict(indexes._draining),
+        "populations": {
+            parent: (each.live._entries, each.expired._entries, each.held_back, each.by_capability)
+            for parent, each in indexes._populations.items()
+        },
+    }
