@@ -53,11 +53,24 @@ class LeaseKeeper:
     Args:
         clock: A monotonic clock, in seconds.
         expire: How the ends of leases are written.
+        owns: Which leases it keeps; all, where nobody shares the store.
+        may_keep: Whether it can prove now that nobody has taken over what it owns.
+        moved_grace_s: What a lease that came from another replica gets beside its TTL, in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float], expire: ExpireLeases) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        expire: ExpireLeases,
+        owns: Callable[[LeaseEntry], bool] = lambda _lease: True,
+        may_keep: Callable[[], bool] = lambda: True,
+        moved_grace_s: float = 0.0,
+    ) -> None:
         self._clock = clock
         self._expire = expire
+        self._owns = owns
+        self._may_keep = may_keep
+        self._moved_grace_s = moved_grace_s
         self._slots: dict[str, _Slot] = {}
         self._heap: list[tuple[float, str]] = []
         self._last_look_s = clock()
@@ -70,7 +83,10 @@ class LeaseKeeper:
     # As the view's listener.
 
     def lease_stands(self, lease: LeaseEntry) -> None:
-        """Starts the clock of a lease, granted or met at start; a rewrite of one that is known changes nothing."""
+        """Starts the clock of a lease, granted, taken over or met at start; one that is known goes on or moves away."""
+        if not self._owns(lease):
+            self._slots.pop(lease.name, None)
+            return
         if lease.name in self._slots:
             return
         kept = KeepLeaseAliveResult(
@@ -78,7 +94,8 @@ class LeaseKeeper:
         )
         kept.ttl.FromMilliseconds(lease.record.ttl_ms)
         ttl_s = lease.record.ttl_ms / 1000
-        slot = self._slots[lease.name] = _Slot(ttl_s, self._clock() + ttl_s, kept)
+        grace_s = self._moved_grace_s if lease.was_moved else 0.0
+        slot = self._slots[lease.name] = _Slot(ttl_s, self._clock() + ttl_s + grace_s, kept)
         heapq.heappush(self._heap, (slot.deadline_s, lease.name))
 
     def lease_ended(self, name: str) -> None:
@@ -90,9 +107,9 @@ class LeaseKeeper:
     def keep(self, name: str) -> KeepLeaseAliveResult | None:
         """Gives a lease its full TTL from now. None if that cannot be said at once: use `keep_slowly`."""
         slot = self._slots.get(name)
-        if slot is None or slot.ending is not None:
+        if slot is None or slot.ending is not None or not self._may_keep():
             return None
-        slot.deadline_s = self._clock() + slot.ttl_s
+        slot.deadline_s = max(slot.deadline_s, self._clock() + slot.ttl_s)
         return slot.kept
 
     async def keep_slowly(self, name: str, find: Callable[[], LeaseEntry | None]) -> KeepLeaseAliveResult:
@@ -102,8 +119,14 @@ class LeaseKeeper:
             try:
                 await asyncio.shield(slot.ending)
             except HoldfastError as error:
-                return _not_kept(name, error)
-        return self.keep(name) or _not_kept(name, lease_not_found(name, find()))
+                return not_kept(name, error)
+        kept = self.keep(name)
+        if kept is not None:
+            return kept
+        lease = find()
+        if lease is None or not lease.stands:
+            return not_kept(name, lease_not_found(name, lease))
+        return not_kept(name, _unproven(name))
 
     def left_s(self, name: str) -> float | None:
         """How long a lease stands from now if nobody keeps it, in seconds; None if it is not known to stand."""
@@ -165,18 +188,24 @@ class LeaseKeeper:
             slot.deadline_s = max(slot.deadline_s, now_s + min(grace_s, slot.ttl_s))
 
     def _start_ending(self, due: Sequence[str]) -> None:
-        ending = self._promise_end(due)
+        ending = self._promise_end(due, None)
         task = asyncio.create_task(self._end(due, ending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _promise_end(self, due: Sequence[str]) -> asyncio.Future[None]:
-        """What those wait for who would keep one of these leases."""
+    def _promise_end(self, due: Sequence[str], before: asyncio.Future[None] | None) -> asyncio.Future[None]:
+        """What those wait for who would keep one of these leases, in the place of what they waited for before."""
         ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for name in due:
-            if name in self._slots:
-                self._slots[name].ending = ending
+            slot = self._slots.get(name)
+            if slot is not None and slot.ending is before:
+                slot.ending = ending
         return ending
+
+    def is_ending(self, name: str) -> bool:
+        """Whether a lease has run out here, and did not move away, or away and back, since."""
+        slot = self._slots.get(name)
+        return slot is not None and slot.ending is not None
 
     async def _end(self, due: Sequence[str], ending: asyncio.Future[None]) -> None:
         """Writes the end of leases, as often as it takes: until then nobody knows whether they stand."""
@@ -186,17 +215,26 @@ class LeaseKeeper:
             except HoldfastError as error:
                 ending.set_exception(error)
                 ending.exception()  # most often nobody waits
-                ending = self._promise_end(due)
+                ending = self._promise_end(due, ending)
                 await asyncio.sleep(RETRY_S)
             else:
                 self.expirations_total += ended
                 break
         for name in due:
-            self._slots.pop(name, None)
+            slot = self._slots.get(name)
+            if slot is not None and slot.ending is ending:
+                del self._slots[name]
         ending.set_result(None)
 
 
-def _not_kept(name: str, error: HoldfastError) -> KeepLeaseAliveResult:
+def _unproven(name: str) -> HoldfastError:
+    return HoldfastError(
+        Reason.STORE_UNAVAILABLE,
+        f"no proof that {name!r} is still kept here: this replica cannot reach the store. Ask another, or try again.",
+    )
+
+
+def not_kept(name: str, error: HoldfastError) -> KeepLeaseAliveResult:
     """Why a lease was not kept, in few bytes: ten thousand of these must fit in the 4 MB that gRPC clients take.
 
     So the name, which the result has, is not repeated, and of the details only ErrorInfo is sent.

@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterator, Sequence, Set
 from typing import Protocol
 
 from holdfast import names
@@ -39,6 +39,7 @@ class View:
         is_ready: Set once the view is whole.
         to_drain: Names of the agents that are DRAINING, the first asked for first.
         drain_asked: Set when a name is added to `to_drain`; whoever drains clears it.
+        replicas: Revision of the last beat by replica, in a store that several share.
         requests_bytes: What the answers that are kept take, with their keys.
     """
 
@@ -56,6 +57,8 @@ class View:
         self._admin: dict[str, AdminEntry] = {}
         self._indexes = Indexes()
         self._ended: dict[str, None] = {}
+        self._by_owner: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self.replicas: dict[str, int] = {}
         self._standing = 0
         self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -114,6 +117,15 @@ class View:
     def standing_leases(self, parent: str, after: str = "") -> Sequence[str]:
         """Names of the leases of a namespace that stand, in order, from the first greater than `after`."""
         return self._standing_names.after(parent, after)
+
+    @property
+    def lease_owners(self) -> Set[str]:
+        """The replicas that own leases that stand."""
+        return self._by_owner.keys()
+
+    def leases_of(self, replica: str, limit: int) -> Sequence[str]:
+        """Names of leases that stand and that a replica owns, at most `limit`."""
+        return list(itertools.islice(self._by_owner.get(replica, ()), limit))
 
     def ended_leases(self) -> Iterator[LeaseEntry]:
         """Leases that ended and are still remembered, the first ended first."""
@@ -214,6 +226,8 @@ class View:
                 self.requests_bytes += len(put.key) + len(put.value)
             case names.ADMIN_PREFIX:
                 self._put_admin(name, AdminEntry(AdminRecord.FromString(put.value), put.mod_revision), events)
+            case names.REPLICA_PREFIX:
+                self.replicas[name] = put.mod_revision
             case _:
                 raise ValueError(
                     f"the store holds {put.key!r}, which this version does not know; use the one that wrote it"
@@ -247,6 +261,7 @@ class View:
         if lease.stands:
             self._standing += 1
             self._standing_names.add(lease.name)
+            self._by_owner[lease.record.owner][lease.name] = None
             self._listener.lease_stands(lease)
             return
         self._ended[lease.name] = None
@@ -271,6 +286,8 @@ class View:
         elif prefix + ":" == names.ADMIN_PREFIX:  # dropped with its agent only, or after it
             self._admin.pop(name, None)
             self.to_drain.pop(name, None)
+        elif prefix + ":" == names.REPLICA_PREFIX:
+            self.replicas.pop(name, None)
         else:
             self._forget_request(key)
 
@@ -284,6 +301,10 @@ class View:
         if known is not None and known.stands:
             self._standing -= 1
             self._standing_names.remove(name)
+            owned = self._by_owner[known.record.owner]
+            del owned[name]
+            if not owned:
+                del self._by_owner[known.record.owner]
         self._ended.pop(name, None)
 
     def _replace(self, name: str, entry: AgentEntry | None) -> AgentEntry | None:

@@ -175,6 +175,36 @@ def expire(reader: Reader, due: Sequence[str], now: Timestamp) -> Plan[int]:
     return Plan(_ended(ending, LeaseEndReason.LEASE_END_REASON_EXPIRED, now), lambda _: len(ending))
 
 
+def take_over(reader: Reader, due: Sequence[str], replica: str, condition: tuple[str, int]) -> Plan[None]:
+    """Decides that a replica owns these leases from now on, on a condition besides that none has changed.
+
+    Their fences stay: nobody but the keeper of the deadline has changed.
+    """
+    puts: list[tuple[str, bytes]] = []
+    compares = [condition]
+    for lease in (find_standing(reader, name) for name in due):
+        record = LeaseRecord()
+        record.CopyFrom(lease.record)
+        record.fence_revision = record.fence_revision or lease.mod_revision
+        record.owner = replica
+        key = names.lease_key(lease.name)
+        compares.append((key, lease.mod_revision))
+        puts.append((key, record.SerializeToString()))
+    return Plan(Txn(compares=tuple(compares), puts=tuple(puts)), lambda _: None)
+
+
+def move(reader: Reader, name: str, replica: str) -> Plan[None]:
+    """Decides that a lease is kept by the replica that its holder came to; nothing if it is already.
+
+    Raises:
+        HoldfastError: LEASE_NOT_FOUND.
+    """
+    lease = find_standing(reader, name)
+    if lease.record.owner == replica:
+        return Plan(Txn(), lambda _: None)
+    return take_over(reader, [name], replica, (names.lease_key(name), lease.mod_revision))
+
+
 def _ended(ending: Sequence[LeaseEntry], reason: LeaseEndReason.ValueType, now: Timestamp) -> Txn:
     """What ends these leases, unless one of them has changed."""
     puts: list[tuple[str, bytes]] = []

@@ -44,6 +44,11 @@ class LeaseEntry:
         return not self.record.HasField("end")
 
     @property
+    def was_moved(self) -> bool:
+        """Whether another replica than the one that granted it keeps it."""
+        return self.record.fence_revision != 0 and self.stands
+
+    @property
     def fence(self) -> int:
         """Fencing number of the grant."""
         return fence_of(self.record.fence_epoch, self.record.fence_revision or self.mod_revision)

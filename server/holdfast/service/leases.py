@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from holdfast import validation
 from holdfast.core import leases
 from holdfast.core.state import LeaseEntry
+from holdfast.errors import HoldfastError
 from holdfast.filtering import compile_filter
+from holdfast.leases import not_kept
 from holdfast.registry.v1.lease_service_pb2 import (
     GetLeaseRequest,
     GetLeaseResponse,
@@ -64,7 +66,11 @@ class LeaseHandlers:
     async def _keep_slowly(self, name: str) -> KeepLeaseAliveResult:
         """A lease that is not known to stand: it may have been granted a moment ago, or be about to end."""
         registry = self._registry
-        await registry.view.reached(await registry.store.current_revision())
+        try:
+            await registry.view.reached(await registry.store.current_revision())
+            await registry.take_in(name)
+        except HoldfastError as error:
+            return not_kept(name, error)
         return await registry.keeper.keep_slowly(name, lambda: registry.view.lease(name))
 
     async def revoke_lease(self, request: RevokeLeaseRequest, _context: CallContext) -> RevokeLeaseResponse:

@@ -16,6 +16,7 @@ from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
+from holdfast.replicas import PROOF_S, Replicas
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
 from holdfast.store.interface import Committed, Store
 from holdfast.view import View
@@ -53,8 +54,9 @@ class Registry:
         self.wall_clock = wall_clock
         self.new_id = new_id
         self.replica = new_id()
-        self.keeper = LeaseKeeper(clock, self._expire)
+        self.keeper = self._shared_keeper() if store.is_shared else LeaseKeeper(clock, self._expire)
         self.view = View(self.keeper)
+        self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
         self.watchers = 0
 
     def now(self) -> Timestamp:
@@ -62,6 +64,15 @@ class Registry:
         now = Timestamp()
         now.FromMilliseconds(int(self.wall_clock() * 1000))
         return now
+
+    def _shared_keeper(self) -> LeaseKeeper:
+        return LeaseKeeper(
+            self.clock,
+            self._expire,
+            owns=lambda lease: lease.record.owner == self.replica,
+            may_keep=lambda: self.replicas is not None and self.replicas.may_keep,
+            moved_grace_s=PROOF_S,
+        )
 
     async def follow_store(self) -> None:
         """Builds the view and keeps it up with the store, until cancelled."""
@@ -119,11 +130,29 @@ class Registry:
         reason = LeaseEndReason.LEASE_END_REASON_REVOKED
         return await self.execute(lambda reader: leases.end(reader, name, reason, self.now()))
 
+    async def take_in(self, name: str) -> None:
+        """Moves a lease here that another replica keeps, since its holder came here; nothing if there is none.
+
+        Raises:
+            HoldfastError: STORE_UNAVAILABLE.
+        """
+        lease = self.view.lease(name)
+        if self.replicas is None or not self.replicas.may_keep or lease is None or not lease.stands:
+            return
+        try:
+            await self.execute(lambda reader: leases.move(reader, name, self.replica))
+        except HoldfastError as error:
+            if error.reason is not Reason.LEASE_NOT_FOUND:
+                raise
+
+    def _still(self, due: Sequence[str]) -> Sequence[str]:
+        return [name for name in due if self.keeper.is_ending(name)]
+
     async def _expire(self, due: Sequence[str]) -> int:
         """Ends leases that have run out, in as few revisions as may be; returns how many it ended."""
         ended = 0
         failpoints.hit(Failpoint.BEFORE_EXPIRY)
-        while more := await self.execute(lambda reader: leases.expire(reader, due, self.now())):
+        while more := await self.execute(lambda reader: leases.expire(reader, self._still(due), self.now())):
             failpoints.hit(Failpoint.AFTER_EXPIRY)
             ended += more
         return ended

@@ -147,8 +147,10 @@ class Server:
             waiting.cancel()
         if following.done():
             following.result()
+        replicas = self._registry.replicas
+        sharing = {_task(replicas.run(), "replicas")} if replicas is not None else set[asyncio.Task[Any]]()
         janitor = Janitor(self._registry, self._config.retain_revisions)
-        return {
+        return sharing | {
             following,
             _task(self._registry.start_keeping(), "lease keeper"),
             _task(janitor.run(), "janitor"),
