@@ -69,6 +69,7 @@ class Invoke:
         request_id: Under which it can be repeated.
         content: Digest of the request without its request_id.
         tag: What stands in the label `TAG` of what it writes.
+        ttl_s: The TTL it asks for; 0 if none.
     """
 
     at_s: float
@@ -82,6 +83,7 @@ class Invoke:
     request_id: str = ""
     content: str = ""
     tag: str = ""
+    ttl_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,5 +455,5 @@ def _reason(result: KeepLeaseAliveResult) -> str:
     info = ErrorInfo()
     for detail in result.status.details:
         if detail.Unpack(info):
-            return info.reason
+            return str(info.reason)
     return f"CODE_{result.status.code}"

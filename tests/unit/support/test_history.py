@@ -6,7 +6,9 @@ import pytest
 
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
+    AgentEvent,
     AgentEvents,
+    AgentEventType,
     GetAgentRequest,
     RegisterAgentRequest,
     RegisterAgentResponse,
@@ -15,6 +17,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 from holdfast.registry.v1.lease_service_pb2 import GrantLeaseRequest, GrantLeaseResponse, KeepLeaseAliveResult, Lease
 from support.history import TAG, History, Invoke, Ok, load, save, to_jsonl
 
+ADDED = AgentEventType.AGENT_EVENT_TYPE_ADDED
 AGENT = Agent(name="namespaces/n/agents/a", uid="u", fence=7, revision=7, labels={TAG: "t"})
 
 
@@ -30,7 +33,7 @@ def recorded() -> History:
     history.keep_answered("client", call, KeepLeaseAliveResult(lease="l"))
     history.keep_lost("client", history.keep_sent("client", "l"), "l")
     watch = history.watch_begun("client", "namespaces/n", "", 1)
-    events = AgentEvents(events=[{"type": 1, "agent": AGENT, "previous": AGENT}])
+    events = AgentEvents(events=[AgentEvent(type=ADDED, agent=AGENT, previous=AGENT)])
     history.watch_message("client", watch, WatchAgentsResponse(revision=7, events=events))
     history.watch_ended("client", watch, "CLOSED")
     history.mark("server", "killed")

@@ -1,0 +1,228 @@
+"""A history in the order that checkers ask for it: calls with their ends, watches with their messages."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from support.history import (
+    AgentChange,
+    AgentSeen,
+    Event,
+    Failed,
+    FinalState,
+    Invoke,
+    KeepAnswered,
+    KeepSent,
+    Ok,
+    ServerMark,
+    WatchBegun,
+    WatchEnded,
+    WatchMessage,
+)
+
+AGENT_WRITES = ("RegisterAgent", "BatchRegisterAgents", "UpdateAgent")
+"""Calls that write agents whenever they succeed, since each has a tag of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that does not hold, and the events that say so."""
+
+    invariant: str
+    message: str
+    evidence: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a registry is allowed.
+
+    Args:
+        grace_s: How long after its deadline a lease may stand, in steady state.
+        clock_error: Most by which clocks of servers run faster or slower than the recorder's, as a share.
+        requests_kept_s: How long repeated requests are surely answered alike.
+        expired_kept_s: How long expired agents are surely kept.
+    """
+
+    grace_s: float = 1.0
+    clock_error: float = 0.0
+    requests_kept_s: float = 3600.0
+    expired_kept_s: float = 3600.0
+
+
+@dataclass(slots=True)
+class Call:
+    """A call and how it ended; without an end, nobody knows."""
+
+    invoke: Invoke
+    end: Ok | Failed | None = None
+
+    @property
+    def ok(self) -> Ok | None:
+        """Its answer, if it succeeded."""
+        return self.end if isinstance(self.end, Ok) else None
+
+    @property
+    def may_have_happened(self) -> bool:
+        """Whether it succeeded, or nobody knows."""
+        return not (isinstance(self.end, Failed) and self.end.is_definite)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Its beginning and end."""
+        return (self.invoke, self.end) if self.end is not None else (self.invoke,)
+
+
+@dataclass(slots=True)
+class Keep:
+    """A keepalive and its outcome."""
+
+    sent: KeepSent
+    answer: KeepAnswered | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it was acknowledged."""
+        return self.answer is not None and not self.answer.reason
+
+
+@dataclass(slots=True)
+class Watch:
+    """A watch and what came of it."""
+
+    begun: WatchBegun
+    messages: list[WatchMessage] = field(default_factory=list)
+    ended: WatchEnded | None = None
+
+    @property
+    def is_unfiltered(self) -> bool:
+        """Whether it asks for everything."""
+        return not self.begun.filter
+
+    def steps(self) -> Iterator[WatchMessage]:
+        """Messages after the snapshot, if there was one, without resets."""
+        is_in_snapshot = self.begun.start_revision == 0
+        for message in self.messages:
+            if is_in_snapshot:
+                is_in_snapshot = not message.is_snapshot_end
+            elif message.step != "reset":
+                yield message
+
+    @property
+    def first_revision(self) -> int | None:
+        """The first revision whose changes it must tell; None if its snapshot did not end."""
+        if self.begun.start_revision:
+            return self.begun.start_revision
+        return next((message.revision + 1 for message in self.messages if message.is_snapshot_end), None)
+
+    @property
+    def last_revision(self) -> int:
+        """The revision up to which it told everything; 0 before its first message."""
+        return max((message.revision for message in self.steps()), default=(self.first_revision or 1) - 1)
+
+
+class Evidence:
+    """What a history says."""
+
+    def __init__(self, events: Sequence[Event], limits: Limits) -> None:
+        self.limits = limits
+        self.calls: dict[int, Call] = {}
+        self.keeps: dict[str, list[Keep]] = defaultdict(list)
+        self.watches: dict[int, Watch] = {}
+        self.marks: list[ServerMark] = []
+        self.finals: list[FinalState] = []
+        pending: dict[int, Keep] = {}
+        for event in events:
+            self._take(event, pending)
+
+    def _take(self, event: Event, pending: dict[int, Keep]) -> None:
+        match event:
+            case Invoke():
+                self.calls[event.call] = Call(event)
+            case Ok() | Failed():
+                self.calls[event.call].end = event
+            case KeepSent():
+                keep = pending[event.call] = Keep(event)
+                self.keeps[event.lease].append(keep)
+            case KeepAnswered():
+                pending[event.call].answer = event
+            case WatchBegun():
+                self.watches[event.watch] = Watch(event)
+            case WatchMessage():
+                self.watches[event.watch].messages.append(event)
+            case WatchEnded():
+                self.watches[event.watch].ended = event
+            case ServerMark():
+                self.marks.append(event)
+            case FinalState():
+                self.finals.append(event)
+
+    def of(self, *ops: str) -> Iterator[Call]:
+        """Calls of some rpcs, in the order they began."""
+        return (call for call in self.calls.values() if call.invoke.op in ops)
+
+    @cached_property
+    def about(self) -> dict[str, list[Call]]:
+        """Calls by the agents they are about, in the order they began."""
+        found: dict[str, list[Call]] = defaultdict(list)
+        for call in self.calls.values():
+            for name in call.invoke.about:
+                found[name].append(call)
+        return found
+
+    @cached_property
+    def log(self) -> dict[str, dict[int, dict[str, tuple[AgentChange, WatchMessage]]]]:
+        """What watches told after their snapshots: namespace → revision → agent → change and message."""
+        found: dict[str, dict[int, dict[str, tuple[AgentChange, WatchMessage]]]] = defaultdict(
+            lambda: defaultdict(dict)
+        )
+        for watch in self.watches.values():
+            revisions = found[watch.begun.parent]
+            for message in watch.steps():
+                for change in message.changes:
+                    revisions[message.revision].setdefault(change.agent.name, (change, message))
+        return found
+
+    def changes(self, name: str) -> dict[int, AgentChange]:
+        """What watches told of one agent, by revision."""
+        return self._changes.get(name, {})
+
+    @cached_property
+    def _changes(self) -> dict[str, dict[int, AgentChange]]:
+        found: dict[str, dict[int, AgentChange]] = defaultdict(dict)
+        for revisions in self.log.values():
+            for revision in sorted(revisions):
+                for name, (change, _) in revisions[revision].items():
+                    found[name][revision] = change
+        return found
+
+    def agents(self) -> Iterator[tuple[AgentSeen, Event]]:
+        """Every sight of an agent, and where."""
+        for call in self.calls.values():
+            if call.ok is not None:
+                yield from ((agent, call.ok) for agent in call.ok.agents if agent.uid)
+        for watch in self.watches.values():
+            for message in watch.messages:
+                yield from ((change.agent, message) for change in message.changes)
+        for final in self.finals:
+            yield from ((agent, final) for agent in final.agents)
+
+    @cached_property
+    def agents_of(self) -> dict[str, set[tuple[str, str]]]:
+        """Names and uids of the agents seen under each lease."""
+        found: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        for agent, _ in self.agents():
+            if agent.lease:
+                found[agent.lease].add((agent.name, agent.uid))
+        return found
+
+
+def parent_of(name: str) -> str:
+    """Namespace of an agent."""
+    return name.rsplit("/", 2)[0]
+
+
+def first(values: Iterable[float]) -> float:
+    """The smallest, or infinity of none."""
+    return min(values, default=float("inf"))

@@ -1,0 +1,266 @@
+"""Checkers of leases: nothing ends early or late, in parts, after it was kept, or with a fence used before."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from support.evidence import Call, Evidence, Keep, Violation, first
+from support.history import AgentSeen, Event, WatchMessage
+
+REGISTRATIONS = ("RegisterAgent", "BatchRegisterAgents")
+"""Calls that begin incarnations."""
+
+ENDERS = ("RevokeLease", "DeregisterAgent", *REGISTRATIONS)
+"""Calls that can end a lease before its time: the last ones if another incarnation takes over."""
+
+
+def never_early(evidence: Evidence) -> Iterator[Violation]:
+    """L1: no lease expires before its last acknowledged keepalive, or its grant, and its TTL have passed."""
+    starts = _acknowledged_starts(evidence)
+    for lease, (at_s, event) in _expired(evidence).items():
+        if _asked_to_end_s(evidence, lease) <= at_s:
+            continue
+        for sent_s, ttl_s, start in starts.get(lease, []):
+            if at_s < sent_s + ttl_s * (1 - evidence.limits.clock_error):
+                text = f"{lease} expired {at_s - sent_s:.3f} s after it was kept for {ttl_s:g} s"
+                yield Violation("L1", text, (*start, event))
+                break
+
+
+def _expired(evidence: Evidence) -> dict[str, tuple[float, WatchMessage]]:
+    """When each lease was first seen to have expired."""
+    found: dict[str, tuple[float, WatchMessage]] = {}
+    for watch in evidence.watches.values():
+        for message in watch.messages:
+            for change in message.changes:
+                lease = change.agent.lease
+                if change.agent.liveness == "EXPIRED" and (lease not in found or message.at_s < found[lease][0]):
+                    found[lease] = message.at_s, message
+    return found
+
+
+def _acknowledged_starts(evidence: Evidence) -> dict[str, list[tuple[float, float, tuple[Event, ...]]]]:
+    """From when on a lease surely had its TTL, that TTL, and who says so; the earliest that can be."""
+    found: dict[str, list[tuple[float, float, tuple[Event, ...]]]] = defaultdict(list)
+    for lease, keeps in evidence.keeps.items():
+        for keep in keeps:
+            if keep.is_kept and keep.answer is not None:
+                found[lease].append((keep.sent.at_s, keep.answer.ttl_s, (keep.sent, keep.answer)))
+    granted: set[str] = set()
+    for lease, call, ttl_s in _grants(evidence):
+        if lease not in granted:  # a repeated request grants nothing
+            granted.add(lease)
+            found[lease].append((call.invoke.at_s, ttl_s, call.events))
+    return found
+
+
+def _grants(evidence: Evidence) -> Iterator[tuple[str, Call, float]]:
+    """Leases, the calls that granted them, and their TTL."""
+    for call in evidence.of("GrantLease"):
+        if call.ok is not None and call.ok.lease is not None:
+            yield call.ok.lease.name, call, call.ok.lease.ttl_s
+    for call in evidence.of("RegisterAgent"):
+        if call.ok is not None and call.invoke.ttl_s and not call.invoke.lease:
+            yield call.ok.agents[0].lease, call, call.invoke.ttl_s
+
+
+def _asked_to_end_s(evidence: Evidence, lease: str) -> float:
+    """When someone first asked for the end of a lease, or for something that ends it."""
+    agents = evidence.agents_of.get(lease, set())
+    return first(
+        call.invoke.at_s
+        for call in evidence.of(*ENDERS)
+        if call.may_have_happened
+        and (call.invoke.lease == lease if call.invoke.op == "RevokeLease" else _replaces(call, lease, agents))
+    )
+
+
+def _replaces(call: Call, lease: str, agents: set[tuple[str, str]]) -> bool:
+    """Whether a call may take an agent from a lease: not if it is what put it there."""
+    made = {agent.uid for agent in call.ok.agents} if call.ok is not None else set()
+    return any(name in call.invoke.about and uid not in made for name, uid in agents)
+
+
+def gone_in_time(evidence: Evidence) -> Iterator[Violation]:
+    """L2: once nobody keeps a lease, its agents are EXPIRED by its TTL and the grace that is stated."""
+    sightings: list[tuple[float, AgentSeen, Event]] = []
+    for call in evidence.of("GetAgent", "ListAgents"):
+        if call.ok is not None:
+            sightings += [(call.invoke.at_s, agent, call.ok) for agent in call.ok.agents]
+    for final in evidence.finals:
+        sightings += [(final.at_s, agent, final) for agent in final.agents]
+    ends_s: dict[str, float] = {}
+    for at_s, agent, event in sightings:
+        if agent.liveness != "LIVE":
+            continue
+        if agent.lease not in ends_s:
+            ends_s[agent.lease] = _latest_end_s(evidence, agent.lease)
+        if at_s > ends_s[agent.lease]:
+            late_s = at_s - ends_s[agent.lease]
+            yield Violation("L2", f"{agent.name} is LIVE {late_s:.3f} s after {agent.lease} had to end", (event,))
+
+
+def _latest_end_s(evidence: Evidence, lease: str) -> float:
+    """When a lease ends at the latest, restarts and other disturbances included; infinity if its TTL is not known."""
+    kept = [(keep.answer.at_s, keep.answer.ttl_s) for keep in evidence.keeps.get(lease, []) if keep.answer is not None]
+    if any(keep.answer is None for keep in evidence.keeps.get(lease, [])):
+        return float("inf")  # it may still arrive
+    granted = [(call.end.at_s, ttl_s) for name, call, ttl_s in _grants(evidence) if name == lease and call.end]
+    ttls = [ttl_s for _, ttl_s in (*kept, *granted) if ttl_s]
+    if not ttls:
+        return float("inf")
+    slow = 1 + evidence.limits.clock_error
+    end_s = max(at_s for at_s, _ in (*kept, *granted)) + ttls[0] * slow
+    for begun_s, over_s in _disturbances(evidence):
+        if begun_s <= end_s + evidence.limits.grace_s:
+            end_s = max(end_s, over_s + ttls[0] * slow)
+    return end_s + evidence.limits.grace_s
+
+
+_ENDS_OF = {"killed": "serving", "stopped": "serving", "paused": "resumed", "takeover": "takeover"}
+
+
+def _disturbances(evidence: Evidence) -> list[tuple[float, float]]:
+    """When servers could not end leases, from and to: each gives all leases their full TTL again."""
+    found: list[tuple[float, float]] = []
+    for index, mark in enumerate(evidence.marks):
+        if mark.what in _ENDS_OF:
+            over = (
+                later.at_s
+                for later in evidence.marks[index:]
+                if later.process == mark.process and later.what == _ENDS_OF[mark.what]
+            )
+            found.append((mark.at_s, next(over, float("inf"))))
+        elif mark.what == "serving":
+            found.append((mark.at_s, mark.at_s))
+    return sorted(found)
+
+
+def all_at_once(evidence: Evidence) -> Iterator[Violation]:
+    """L3: when a lease ends, all its agents expire at that revision."""
+    for watch in evidence.watches.values():
+        if not watch.is_unfiltered:
+            continue
+        live: dict[str, AgentSeen] = {}
+        for message in watch.messages:
+            for change in message.changes:
+                live.pop(change.agent.name, None)
+                if change.type != "DELETED" and change.agent.liveness == "LIVE":
+                    live[change.agent.name] = change.agent
+            ended = {change.agent.lease for change in message.changes if change.type == "EXPIRED"}
+            left = sorted(name for name, agent in live.items() if agent.lease in ended) if ended else []
+            if left:
+                yield Violation("L3", f"{left} live on after {sorted(ended)} ended", (message,))
+
+
+def kept_means_standing(evidence: Evidence) -> Iterator[Violation]:
+    """L4: what was kept was granted, and stands until its TTL has passed or someone ends it."""
+    expired = _expired(evidence)
+    for lease, keeps in evidence.keeps.items():
+        asked_s = _asked_to_end_s(evidence, lease)
+        end = expired.get(lease)
+        kept: Keep | None = None
+        for keep in keeps:
+            if keep.is_kept:
+                kept = keep
+                if end is not None and keep.sent.at_s > end[0]:
+                    yield Violation("L4", f"{lease} was kept after it had expired", (end[1], *_events(keep)))
+            elif kept is not None and _is_denied(kept, keep, asked_s, evidence.limits.clock_error):
+                yield Violation("L4", f"{lease} was kept, then denied", (*_events(kept), *_events(keep)))
+        yield from _kept_after_revoked(evidence, lease, keeps)
+
+
+def _is_denied(kept: Keep, keep: Keep, asked_s: float, clock_error: float) -> bool:
+    if keep.answer is None or kept.answer is None or keep.answer.reason != "LEASE_NOT_FOUND":
+        return False
+    in_order = kept.answer.at_s <= keep.sent.at_s
+    is_in_time = keep.answer.at_s < kept.sent.at_s + kept.answer.ttl_s * (1 - clock_error)
+    return in_order and is_in_time and keep.answer.at_s < asked_s
+
+
+def _kept_after_revoked(evidence: Evidence, lease: str, keeps: list[Keep]) -> Iterator[Violation]:
+    revoked = [call for call in evidence.of("RevokeLease") if call.ok is not None and call.invoke.lease == lease]
+    for call in revoked[:1]:
+        assert call.ok is not None
+        for keep in keeps:
+            if keep.is_kept and keep.sent.at_s > call.ok.at_s:
+                yield Violation("L4", f"{lease} was kept after it was revoked", (*call.events, *_events(keep)))
+
+
+def _events(keep: Keep) -> tuple[Event, ...]:
+    return (keep.sent, keep.answer) if keep.answer is not None else (keep.sent,)
+
+
+def fences_grow(evidence: Evidence) -> Iterator[Violation]:
+    """L5: each incarnation of an agent has one fence, greater than any before; no two leases share theirs."""
+    yield from _agents_fences(evidence)
+    yield from _leases_fences(evidence)
+
+
+def _agents_fences(evidence: Evidence) -> Iterator[Violation]:
+    """By the order in which incarnations were known to begin: registrations acknowledged, and events of a watch."""
+    fences: dict[str, tuple[AgentSeen, Event]] = {}
+    for agent, event in evidence.agents():
+        known, where = fences.setdefault(agent.uid, (agent, event))
+        if known.fence != agent.fence:
+            text = f"{agent.name} has the fences {known.fence} and {agent.fence} in one incarnation"
+            yield Violation("L5", text, (where, event))
+    for name, calls in evidence.about.items():
+        yield from _registered_in_order(name, calls)
+    for watch in evidence.watches.values():
+        yield from _added_in_order(watch.messages)
+
+
+def _registered_in_order(name: str, calls: list[Call]) -> Iterator[Violation]:
+    greatest: tuple[int, Call] | None = None
+    made = [
+        call for call in calls if call.invoke.op in ("RegisterAgent", "BatchRegisterAgents") and call.ok is not None
+    ]
+    seen: set[str] = set()
+    for call in made:
+        assert call.ok is not None
+        agent = next((agent for agent in call.ok.agents if agent.name == name), None)
+        if agent is None or agent.uid in seen:
+            continue
+        seen.add(agent.uid)
+        is_before = greatest is not None and greatest[1].ok is not None and greatest[1].ok.at_s < call.invoke.at_s
+        if greatest is not None and is_before and agent.fence <= greatest[0]:
+            text = f"{name} came back with fence {agent.fence} after {greatest[0]}"
+            yield Violation("L5", text, (*greatest[1].events, *call.events))
+        if greatest is None or agent.fence > greatest[0]:
+            greatest = agent.fence, call
+
+
+def _added_in_order(messages: list[WatchMessage]) -> Iterator[Violation]:
+    last: dict[str, tuple[AgentSeen, WatchMessage]] = {}
+    for message in messages:
+        for change in message.changes:
+            agent = change.agent
+            before, where = last.get(agent.name, (agent, message))
+            if before.uid != agent.uid and agent.fence <= before.fence:
+                text = f"{agent.name} came back with fence {agent.fence} after {before.fence}"
+                yield Violation("L5", text, (where, message))
+            last[agent.name] = agent, message
+
+
+def _leases_fences(evidence: Evidence) -> Iterator[Violation]:
+    owners: dict[int, tuple[str, Event]] = {}
+    fences: dict[str, tuple[int, Event]] = {}
+    for lease, fence, event in _lease_sightings(evidence):
+        name, where = owners.setdefault(fence, (lease, event))
+        known, known_where = fences.setdefault(lease, (fence, event))
+        if name != lease:
+            yield Violation("L5", f"{name} and {lease} share fence {fence}", (where, event))
+        if known != fence:
+            yield Violation("L5", f"{lease} has the fences {known} and {fence}", (known_where, event))
+
+
+def _lease_sightings(evidence: Evidence) -> Iterator[tuple[str, int, Event]]:
+    granted: set[str] = set()
+    for call in evidence.of("GrantLease"):
+        if call.ok is not None and call.ok.lease is not None and call.ok.lease.name not in granted:
+            granted.add(call.ok.lease.name)
+            yield call.ok.lease.name, call.ok.lease.fence, call.ok
+    for keeps in evidence.keeps.values():
+        for keep in keeps:
+            if keep.is_kept and keep.answer is not None and keep.answer.lease in granted:
+                yield keep.answer.lease, keep.answer.fence, keep.answer

@@ -1,0 +1,164 @@
+"""Checkers of watches: what is told, in which order, and that nothing is left out."""
+
+from collections.abc import Callable, Iterator
+
+from support.evidence import AGENT_WRITES, Evidence, Violation, Watch, parent_of
+from support.history import AgentChange, AgentSeen, Event, WatchMessage
+
+
+def matches(only: str, agent: AgentSeen) -> bool:
+    """Whether an agent is what a simple filter wants: `FIELD = "VALUE"` or `FIELD = ENUM`, joined by AND.
+
+    Knows `labels.KEY`, `liveness`, `admin_state` and `lease`; independent of the product's own filters.
+    """
+    return all(_holds(each.strip(), agent) for each in only.split(" AND ")) if only else True
+
+
+def _holds(comparison: str, agent: AgentSeen) -> bool:
+    name, _, value = (part.strip() for part in comparison.partition("="))
+    value = value.strip('"')
+    if name.startswith("labels."):
+        return agent.labels.get(name.removeprefix("labels.")) == value
+    return str(getattr(agent, name)) == value.rsplit("STATE_", 1)[-1].rsplit("LIVENESS_", 1)[-1]
+
+
+def _is_wanted(only: str, change: AgentChange) -> bool:
+    return matches(only, change.agent) or (change.previous is not None and matches(only, change.previous))
+
+
+def only_what_the_filter_says(evidence: Evidence) -> Iterator[Violation]:
+    """W1: each event is about an agent that the filter wants, before or after; in a snapshot, now."""
+    for watch in evidence.watches.values():
+        for message in watch.messages:
+            for change in message.changes:
+                is_here = change.agent.name.startswith(watch.begun.parent + "/")
+                if not is_here or not _is_wanted(watch.begun.filter, change):
+                    text = f"{change.agent.name} is not what {watch.begun.filter!r} in {watch.begun.parent} wants"
+                    yield Violation("W1", text, (watch.begun, message))
+
+
+def in_order_and_once(evidence: Evidence) -> Iterator[Violation]:
+    """W2, W3, W4 and W5: revisions are told in order, once, whole, and never after a progress that covers them."""
+    for watch in evidence.watches.values():
+        last = evidence.watches.get(watch.begun.resumes)
+        told = last.messages[-1] if last is not None and last.messages else None
+        for message in watch.steps():
+            if told is not None and message.revision <= told.revision and message.step == "events":
+                yield _repeated(watch, told, message)
+            elif told is not None and message.revision < told.revision:
+                yield Violation("W2", f"progress {message.revision} after {told.revision}", (told, message))
+            elif message.revision < watch.begun.start_revision - 1 or (
+                message.step == "events" and message.revision < watch.begun.start_revision
+            ):
+                yield Violation("W2", f"revision {message.revision} is before the start", (watch.begun, message))
+            told = message
+
+
+def _repeated(watch: Watch, told: WatchMessage, message: WatchMessage) -> Violation:
+    """What it means that a revision comes that is not after the last."""
+    evidence: tuple[Event, ...] = (watch.begun, told, message)
+    if told.step == "progress":
+        return Violation("W5", f"revision {message.revision} after progress {told.revision}", evidence)
+    if message.revision < told.revision:
+        return Violation("W2", f"revision {message.revision} after {told.revision}", evidence)
+    names = {change.agent.name for change in told.changes} & {change.agent.name for change in message.changes}
+    if names:
+        return Violation("W3", f"revision {message.revision} told {sorted(names)} twice", evidence)
+    return Violation("W4", f"revision {message.revision} came in two messages", evidence)
+
+
+def resumable(evidence: Evidence) -> Iterator[Violation]:
+    """W6: a watch goes on from any revision that has not been compacted."""
+    for watch in evidence.watches.values():
+        begun = watch.begun
+        for message in watch.messages:
+            is_refused = message.step == "reset" and message.reset_reason == "COMPACTED"
+            if is_refused and begun.start_revision >= message.compact_revision:
+                text = f"{begun.start_revision} was refused, but {message.compact_revision} is there"
+                yield Violation("W6", text, (begun, message))
+        if begun.resumes and watch.ended is not None and watch.ended.reason == "REVISION_FUTURE":
+            earlier = evidence.watches[begun.resumes].messages[-1:]
+            yield Violation("W6", f"{begun.start_revision} has been seen, and is the future", (*earlier, watch.ended))
+
+
+def no_holes(evidence: Evidence) -> Iterator[Violation]:
+    """W7: between the first and the last revision told, nothing is left out that anyone knows of."""
+    acknowledged = _acknowledged(evidence)
+    for watch in evidence.watches.values():
+        if watch.first_revision is None:
+            continue
+        told = {(message.revision, change.agent.name) for message in watch.steps() for change in message.changes}
+        yield from _missed_by(watch, told, _told_to_others(evidence, watch))
+        yield from _missed_by(watch, told, acknowledged)
+        if watch.is_unfiltered:
+            yield from _breaks(evidence, watch)
+
+
+_Known = dict[tuple[int, str], tuple[Callable[[str], bool], Event]]
+"""What happened, by revision and agent: whether a filter wants it, and who says so."""
+
+
+def _acknowledged(evidence: Evidence) -> _Known:
+    known: _Known = {}
+    for call in evidence.of(*AGENT_WRITES):
+        if call.ok is not None:
+            for agent in call.ok.agents:
+                known[agent.revision, agent.name] = (lambda only, agent=agent: matches(only, agent)), call.ok  # type: ignore[misc]
+    return known
+
+
+def _told_to_others(evidence: Evidence, watch: Watch) -> _Known:
+    known: _Known = {}
+    for revision, changes in evidence.log.get(watch.begun.parent, {}).items():
+        for name, (change, message) in changes.items():
+            if message.watch != watch.begun.watch:
+                known[revision, name] = (lambda only, change=change: _is_wanted(only, change)), message  # type: ignore[misc]
+    return known
+
+
+def _missed_by(watch: Watch, told: set[tuple[int, str]], known: _Known) -> Iterator[Violation]:
+    first, last = watch.first_revision or 0, watch.last_revision
+    for (revision, name), (is_wanted, event) in known.items():
+        is_due = first <= revision <= last and parent_of(name) == watch.begun.parent
+        if is_due and (revision, name) not in told and is_wanted(watch.begun.filter):
+            text = f"{name} changed at {revision}, and a watch from {first} to {last} was not told"
+            yield Violation("W7", text, (watch.begun, event))
+
+
+def _breaks(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
+    """Events of one agent follow each other: each says what was before."""
+    states = _known_at_start(evidence, watch)
+    for message in watch.steps():
+        for change in message.changes:
+            name, before = change.agent.name, change.previous
+            known = states.get(name)
+            if known is not None and before is not None and before.revision != known.revision:
+                text = f"{name} was told at {known.revision}, then changed from {before.revision}"
+                yield Violation("W7", text, (watch.begun, message))
+            if change.type == "DELETED":
+                states.pop(name, None)
+            else:
+                states[name] = change.agent
+
+
+def _known_at_start(evidence: Evidence, watch: Watch) -> dict[str, AgentSeen]:
+    """The agents as the watches before told them, or as the snapshot shows them."""
+    chain = [watch]
+    while chain[-1].begun.resumes in evidence.watches and len(chain) < len(evidence.watches):
+        chain.append(evidence.watches[chain[-1].begun.resumes])
+    states: dict[str, AgentSeen] = {}
+    for earlier in reversed(chain):
+        followed = earlier.messages if earlier is not watch else _snapshot(watch)
+        for message in followed:
+            for change in message.changes:
+                states.pop(change.agent.name, None)
+                if change.type != "DELETED":
+                    states[change.agent.name] = change.agent
+    return states
+
+
+def _snapshot(watch: Watch) -> list[WatchMessage]:
+    if watch.begun.start_revision:
+        return []
+    ends = [index for index, message in enumerate(watch.messages) if message.is_snapshot_end]
+    return watch.messages[: ends[0] + 1] if ends else []
