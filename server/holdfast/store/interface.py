@@ -93,6 +93,11 @@ class Change:
     puts: tuple[KeyValue, ...]
     deletes: tuple[str, ...]
 
+    @property
+    def size_bytes(self) -> int:
+        """What its keys and values take."""
+        return sum(len(put.key) + len(put.value) for put in self.puts) + sum(map(len, self.deletes))
+
 
 class Store(Protocol):
     """A revisioned key space. Every method belongs to one event loop."""

@@ -1,20 +1,19 @@
 """What the embedded engine promises beside what every engine does: one file, trusted or refused, that stays small."""
 
 import asyncio
-import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, Reason
 from holdfast.failpoints import Failpoint
-from holdfast.store import Committed, StoreFileError, Txn
+from holdfast.store import Committed, KeyValue, StoreFileError, Txn, sqlite_file
 from holdfast.store import sqlite as engine
 from holdfast.store.batching import StoreBrokenError
-from holdfast.store.sqlite import FIRST_VERSION, MIGRATIONS, WAL_BYTES_MAX, SqliteStore
+from holdfast.store.sqlite import WAL_BYTES_MAX, SqliteStore
+from holdfast.store.sqlite_file import FIRST_VERSION, MIGRATIONS
 
 
 def put(key: str, value: str = "v") -> Txn:
@@ -130,16 +129,46 @@ async def test_an_older_file_is_brought_up_to_date_or_left_alone(
     await store.commit(put("kept"))
     await store.close()
     step = "ALTER TABLE meta ADD COLUMN note TEXT; UPDATE meta SET note = 'moved'"
-    monkeypatch.setattr(engine, "MIGRATIONS", (*MIGRATIONS, step, "UPDATE nowhere SET x = 1"))
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*MIGRATIONS, step, "UPDATE nowhere SET x = 1"))
     with pytest.raises(StoreFileError, match="nowhere"):
         await SqliteStore(tmp_path / "h.db").open()
-    monkeypatch.setattr(engine, "MIGRATIONS", (*MIGRATIONS, step))
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*MIGRATIONS, step))
     for _ in range(2):
         store = await opened(tmp_path / "h.db")
         assert [found.key for found in (await store.range(""))[1]] == ["kept"]
         assert store._connection.execute("SELECT DISTINCT note FROM meta").fetchall() == [("moved",)]
         assert store._connection.execute("PRAGMA user_version").fetchone()[0] == FIRST_VERSION + len(MIGRATIONS) + 1
         await store.close()
+
+
+async def test_a_file_of_the_first_schema_is_given_checksums(tmp_path: Path) -> None:
+    """From 1 to 2: what was in it is there, with history, and damage is found from then on."""
+    path = tmp_path / "h.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(sqlite_file._SCHEMA % (sqlite_file.APPLICATION_ID, FIRST_VERSION))
+        database.executemany("INSERT INTO version VALUES (?, ?, ?)", [(2, "a", b"x"), (3, "b", b""), (4, "a", None)])
+        database.execute("UPDATE meta SET value = 4 WHERE name = 'revision'")
+        database.execute("UPDATE meta SET value = 1 WHERE name = 'compact_revision'")
+    store = await opened(path)
+    assert (store.revision, store.compact_revision) == (4, 1)
+    assert await store.range("", 3) == (3, [KeyValue("a", b"x", 2), KeyValue("b", b"", 3)])
+    assert await store.range("") == (4, [KeyValue("b", b"", 3)])
+    assert await store.commit(Txn(compares=(("b", 3), ("a", 0)), puts=(("b", b"2"),))) == Committed(5)
+    store._connection.execute("UPDATE version SET value = x'79' WHERE revision = 2")
+    await store.close()
+    with pytest.raises(StoreFileError, match="'a' as of revision 2 is not as it was written"):
+        await opened(path)
+
+
+async def test_nobody_else_can_open_the_file_of_a_store(tmp_path: Path) -> None:
+    """A reader from elsewhere would keep the log from being cut, and a writer would change what is in memory here."""
+    store = await opened(tmp_path / "h.db")
+    await store.commit(put("k"))
+    other = sqlite3.connect(tmp_path / "h.db", timeout=0)
+    with closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("SELECT count(*) FROM version")
+    await store.close()
 
 
 async def test_two_stores_cannot_share_a_file(tmp_path: Path) -> None:
@@ -192,84 +221,3 @@ async def test_a_file_that_cannot_be_trusted_is_refused_and_left_alone(tmp_path:
     with pytest.raises(StoreFileError, match=expected):
         await SqliteStore(path).open()
     assert path.read_bytes() == before
-
-
-def read_all(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith((".lock", "-shm"))}
-
-
-async def written(folder: Path, is_closed: bool) -> dict[str, bytes]:
-    """The files of a store with some history, as a server that ended in order, or was killed, leaves them."""
-    store = await opened(folder / "h.db")
-    for number in range(40):
-        await store.commit(put(f"k{number % 11}", f"{number}" * 300))
-    if is_closed:
-        await store.close()
-    files = read_all(folder)
-    if not is_closed:
-        await store.close()
-    return files
-
-
-def spoiled(data: bytes, kind: str, rng: random.Random) -> bytes:
-    at = rng.randrange(len(data))
-    if kind == "cut":
-        return data[:at]
-    length = rng.choice([1, 16, 4096])
-    other = bytes(length) if kind == "zero" else bytes(rng.randrange(256) for _ in range(length))
-    return data[:at] + other + data[at + length :]
-
-
-class Files:
-    """What a store that was closed, or was not, leaves: contents by file. No dict, since failures would show it all."""
-
-    def __init__(self, contents: dict[bool, dict[str, bytes]]) -> None:
-        self.contents = contents
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folders = {is_closed: tmp_path_factory.mktemp("store") for is_closed in (True, False)}
-    return Files({is_closed: asyncio.run(written(folder, is_closed)) for is_closed, folder in folders.items()})
-
-
-@given(
-    seed=st.integers(0, 1 << 32),
-    kind=st.sampled_from(["flip", "zero", "cut"]),
-    is_closed=st.booleans(),
-    in_log=st.booleans(),
-)
-@settings(max_examples=120, deadline=None)
-def test_damaged_bytes_are_refused_or_harmless(files, tmp_path_factory, seed, kind, is_closed, in_log) -> None:
-    """Wherever bytes are lost or changed: refused with the file as it was, or opened at a revision that there was.
-
-    Never anything else. What damage in the log hides is what came last: SQLite reads it up to the first frame that its
-    checksum does not fit.
-    """
-    folder, rng = tmp_path_factory.mktemp("spoiled"), random.Random(seed)
-    for name, data in files.contents[is_closed].items():
-        is_hit = name.endswith("-wal") == (in_log and not is_closed)
-        (folder / name).write_bytes(spoiled(data, kind, rng) if is_hit and data else data)
-    path = folder / "h.db"
-    before = path.read_bytes()
-    outcome = asyncio.run(open_and_read(path))
-    if isinstance(outcome, StoreFileError):
-        assert str(path) in str(outcome)
-        assert path.read_bytes() == before
-    elif isinstance(outcome, HoldfastError):
-        assert outcome.reason is Reason.STORE_UNAVAILABLE  # damage that only a full read meets
-    else:
-        assert 0 <= outcome <= 40
-
-
-async def open_and_read(path: Path) -> int | StoreFileError | HoldfastError:
-    """The revision found, or why there is none."""
-    store = SqliteStore(path)
-    try:
-        await store.open()
-        await store.range("")
-    except (StoreFileError, HoldfastError) as error:
-        return error
-    finally:
-        await store.close()
-    return store.revision
