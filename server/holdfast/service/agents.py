@@ -74,7 +74,7 @@ class AgentRegistry:
             lease_id=registry.new_id(),
             replica=registry.replica,
         )
-        return await registry.execute(lambda reader: agents.register(reader, command))
+        return await registry.take(lambda reader: agents.register(reader, command))
 
     async def batch_register_agents(
         self, request: BatchRegisterAgentsRequest, _context: CallContext
@@ -88,7 +88,7 @@ class AgentRegistry:
             seed=registry.new_id(),
             replica=registry.replica,
         )
-        return await registry.execute(lambda reader: batches.register(reader, command))
+        return await registry.take(lambda reader: batches.register(reader, command))
 
     async def get_agent(self, request: GetAgentRequest, _context: CallContext) -> GetAgentResponse:
         """GetAgent."""

@@ -47,7 +47,7 @@ class LeaseHandlers:
             lease_id=registry.new_id(),
             replica=registry.replica,
         )
-        return await registry.execute(lambda reader: leases.grant(reader, command))
+        return await registry.take(lambda reader: leases.grant(reader, command))
 
     async def keep_lease_alive(
         self, requests: AsyncIterator[KeepLeaseAliveRequest], _context: CallContext

@@ -116,6 +116,18 @@ class Registry:
             f"others changed the same records {ATTEMPTS_MAX} times in a row; try again after a random delay.",
         )
 
+    async def take(self, decide: Callable[[Reader], Plan[A]]) -> A:
+        """As `execute`, for what gives someone a fence: there a crash is most dangerous, so tests make one there."""
+
+        def taking(reader: Reader) -> Plan[A]:
+            plan = decide(reader)
+            failpoints.hit(Failpoint.BEFORE_FENCE)
+            return plan
+
+        answer = await self.execute(taking)
+        failpoints.hit(Failpoint.AFTER_FENCE)
+        return answer
+
     async def await_consistency(self, consistency: Consistency.ValueType) -> None:
         """Waits until the view has everything acknowledged before the call, unless SERIALIZABLE is enough."""
         if consistency != Consistency.CONSISTENCY_SERIALIZABLE:
