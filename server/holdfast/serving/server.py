@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -42,8 +43,16 @@ DRAIN_NOTICE_S = 0.1
 STORE_PROBE_EVERY_S = 1.0
 """How often a store that refuses writes is asked whether it still does."""
 
+EXIT_STORE_FAILED = 74
+"""Exit code when nobody knows what of a write is durable: EX_IOERR of sysexits.h. A new process finds out."""
+
 CALLS_MAX = 20_000
 """Most calls under way, streams included; gRPC answers RESOURCE_EXHAUSTED beyond."""
+
+STREAMS_MAX = 6_000
+"""Most calls under way on one connection: the watches one host may have, and a thousand more. A client's library holds
+further ones back.
+"""
 
 REGISTRY_SERVICE = agent_registry_service_pb2.DESCRIPTOR.services_by_name["AgentRegistryService"]
 LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
@@ -55,6 +64,7 @@ GRPC_OPTIONS = [
     # gRPC's own 1 000 and 3 000 would end the rest of a burst with CANCELLED, which looks like the caller's doing.
     ("grpc.server.max_pending_requests", CALLS_MAX),
     ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.so_reuseport", 0),  # on by default, it would let two servers share a port and hide that it is taken
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients that keep quiet streams alive are welcome
     ("grpc.keepalive_permit_without_calls", 1),
@@ -64,7 +74,7 @@ log = structlog.get_logger()
 
 
 async def run(config: ServerConfig) -> None:
-    """Runs a server until SIGTERM or SIGINT.
+    """Runs a server until SIGTERM or SIGINT; ends the process with `EXIT_STORE_FAILED` if the store failed.
 
     Raises:
         InputError: An address is taken, or the store cannot be used; nothing was changed.
@@ -72,7 +82,11 @@ async def run(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await Server(config).run(stop)
+    server = Server(config)
+    try:
+        await server.run(stop)
+    finally:
+        server.exit_if_store_failed()
 
 
 class Server:
@@ -194,15 +208,16 @@ class Server:
     async def _drain(self, server: grpc.aio.Server) -> None:
         """NOT_SERVING first, then no new calls, then streams end, then calls under way finish within the time given."""
         was_serving, self._phase = self._phase == "serving", "draining"
+        timeout_s = self._config.drain_timeout_s if was_serving and self._store.failure is None else 0
         self._health.set_serving(False)
         self._metrics.ready.set(0)
         if was_serving:
-            log.info("draining", timeout_s=self._config.drain_timeout_s)
+            log.info("draining", timeout_s=timeout_s)
             if self._config.ready_file is not None:
                 self._config.ready_file.unlink(missing_ok=True)
             await asyncio.sleep(DRAIN_NOTICE_S)
         self._gate.drain()
-        await server.stop(self._config.drain_timeout_s if was_serving else 0)
+        await server.stop(timeout_s)
 
     async def _end(self, tasks: set[asyncio.Task[Any]]) -> None:
         """Ends the background and closes the store; a part that failed by itself ends the server with its error."""
@@ -216,11 +231,19 @@ class Server:
             task.result()
         log.info("stopped", revision=self._store.revision)
 
+    def exit_if_store_failed(self) -> None:
+        """Ends the process on the spot, since its ordinary end would close the file, and closing writes to it."""
+        if self._store.failure is not None:
+            log.critical("store_failed", error=str(self._store.failure), exit_code=EXIT_STORE_FAILED)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_STORE_FAILED)
+
     def _probes(self) -> Probes:
         return Probes(self._is_ready, self._details, self._metrics.registry)
 
     def _is_ready(self) -> bool:
-        return self._phase == "serving" and not self._store.is_refusing
+        return self._phase == "serving" and not self._store.is_refusing and self._store.failure is None
 
     def _details(self) -> dict[str, Any]:
         view, store = self._registry.view, self._store
@@ -231,7 +254,7 @@ class Server:
             "uptime_s": round(time.monotonic() - self._started_s, 3),
             "components": {
                 "service": "ok" if self._phase == "serving" else self._phase,
-                "store": "refuses writes" if store.is_refusing else "ok",
+                "store": _store_state(store),
                 "view": "ok" if view.is_ready.is_set() else "building",
             },
             "store": {
@@ -245,6 +268,12 @@ class Server:
             "leases": view.leases_standing,
             "watchers": self._registry.watchers,
         }
+
+
+def _store_state(store: BatchingStore) -> str:
+    if store.failure is not None:
+        return "failed"
+    return "refuses writes" if store.is_refusing else "ok"
 
 
 def _new_store(spec: StoreSpec, metrics: Metrics) -> BatchingStore:

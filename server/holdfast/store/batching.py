@@ -13,20 +13,24 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from holdfast.errors import HoldfastError, Reason
 from holdfast.store.interface import Change, Committed, Conflict, KeyValue, Txn
+from holdfast.store.recent import RecentChanges
+from holdfast.store.refusals import compacted, future, overloaded, unavailable
 
 QUEUE_MAX = 10_000
 """Most transactions that wait for a write; more are refused with OVERLOADED."""
+
+QUEUE_BYTES_MAX = 64 << 20
+"""Most bytes that wait for a write, and one transaction; more are refused with OVERLOADED."""
+
+BATCH_BYTES_MAX = 16 << 20
+"""Bytes after which a batch takes no more in, so that neither a write nor the engine's log is without bound."""
 
 GATHER_S_MAX = 0.002
 """Longest wait for company before a write. Measured at 32 callers: batches of 14 instead of 2."""
 
 GATHER_S_PER_CALLER = 0.00015
 """Wait per transaction of the batch before: about half the CPU a call costs, the pace at which company can arrive."""
-
-RECENT_MAX = 4096
-"""Changes kept in memory for watchers; one that is further behind reads them back from the engine."""
 
 HISTORY_PAGE = 1024
 """Revisions read back from the engine at a time."""
@@ -47,6 +51,7 @@ class BatchStats:
 @dataclass(slots=True)
 class _Waiting:
     txn: Txn
+    size_bytes: int
     outcome: asyncio.Future[Committed | Conflict]
 
 
@@ -91,7 +96,8 @@ class BatchingStore(ABC):
         self._compact_revision = 0
         self._epoch = 1
         self._queue: deque[_Waiting] = deque()
-        self._recent: deque[Change] = deque(maxlen=RECENT_MAX)
+        self._queue_bytes = 0
+        self._recent = RecentChanges()
         self._advanced: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._last_batch = 1
@@ -165,6 +171,11 @@ class BatchingStore(ABC):
         else:
             self._set_refusing(False)
 
+    @property
+    def failure(self) -> StoreBrokenError | None:
+        """Why nothing can be promised any more, if so."""
+        return self._end
+
     async def broken(self) -> None:
         """Returns never; raises StoreBrokenError once nobody knows what is durable: the process must end then."""
         if self._broken is None:
@@ -176,16 +187,16 @@ class BatchingStore(ABC):
     def commit(self, txn: Txn) -> asyncio.Future[Committed | Conflict]:
         """See Store."""
         if self._closed:
-            raise _unavailable("it is closed")
+            raise unavailable("it is closed")
         if self._end is not None:
-            raise _unavailable(str(self._end))
-        if len(self._queue) >= QUEUE_MAX:
-            raise HoldfastError(
-                Reason.OVERLOADED, f"{QUEUE_MAX} writes wait for the store already; try again after the delay."
-            )
+            raise unavailable(str(self._end))
+        if len(self._queue) >= QUEUE_MAX or self._queue_bytes >= QUEUE_BYTES_MAX:
+            raise overloaded(len(self._queue), self._queue_bytes)
         txn.check()
         outcome: asyncio.Future[Committed | Conflict] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(txn, outcome))
+        waiting = _Waiting(txn, txn.size_bytes, outcome)
+        self._queue.append(waiting)
+        self._queue_bytes += waiting.size_bytes
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_queue())
         return outcome
@@ -194,20 +205,20 @@ class BatchingStore(ABC):
         """See Store."""
         at = revision or self._revision
         if at < self._compact_revision:
-            raise _compacted(at, self._compact_revision)
+            raise compacted(at, self._compact_revision)
         if at > self._revision:
-            raise _future(at, self._revision)
+            raise future(at, self._revision)
         try:
             return at, await self._read_range(prefix, at)
         except StoreBrokenError as error:
-            raise _unavailable(str(error)) from error
+            raise unavailable(str(error)) from error
 
     async def watch(self, from_revision: int) -> AsyncIterator[Sequence[Change]]:
         """See Store. Watchers share one log of recent changes, so a slow one costs no memory."""
         position = from_revision - 1
         while True:
             if position < self._compact_revision:
-                raise _compacted(from_revision, self._compact_revision)
+                raise compacted(from_revision, self._compact_revision)
             if position >= self._revision:
                 await self._next_advance()
                 continue
@@ -218,22 +229,24 @@ class BatchingStore(ABC):
     async def compact(self, revision: int) -> None:
         """See Store. In steps, between which others are written."""
         if revision > self._revision:
-            raise _future(revision, self._revision)
+            raise future(revision, self._revision)
         while self._compact_revision < revision:
-            step = min(revision, self._compact_revision + COMPACTED_AT_ONCE)
+            kept, step = self._compact_revision, min(revision, self._compact_revision + COMPACTED_AT_ONCE)
+            self._compact_revision = step  # before it is so: a read that comes meanwhile would find half of it
             try:
                 await self._forget(step)
             except (WriteRefusedError, StoreBrokenError) as error:
+                self._compact_revision = kept
                 self._note(error)
-                raise _unavailable(str(error)) from error
-            self._compact_revision = step
+                raise unavailable(str(error)) from error
 
     async def close(self) -> None:
-        """See Store."""
+        """See Store. What is broken is left alone: closing a file may write to it. The process must end."""
         self._closed = True
         if self._writer is not None:
             await self._writer
-        await self._shut()
+        if self._end is None:
+            await self._shut()
 
     # Writing.
 
@@ -254,8 +267,7 @@ class BatchingStore(ABC):
             await asyncio.sleep(0)
 
     async def _write_batch(self) -> None:
-        waiting = list(self._queue)
-        self._queue.clear()
+        waiting = self._next_batch()
         self._last_batch = len(waiting)
         started_s = time.perf_counter()
         try:
@@ -266,9 +278,8 @@ class BatchingStore(ABC):
         except (WriteRefusedError, StoreBrokenError) as error:
             self._on_batch(BatchStats(len(waiting), time.perf_counter() - started_s, failed=True))
             self._note(error)
-            if self._end is not None:
-                waiting += self._queue
-                self._queue.clear()
+            while self._end is not None and self._queue:
+                waiting += self._next_batch()
             self._fail(waiting, error)
             return
         except Exception as error:  # a defect: nobody may be left waiting for it
@@ -281,6 +292,16 @@ class BatchingStore(ABC):
         for waited, outcome in batch.outcomes:
             if not waited.outcome.done():
                 waited.outcome.set_result(outcome)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Takes those who waited longest, as many as fit and at least one."""
+        taken: list[_Waiting] = []
+        size_bytes = 0
+        while self._queue and (not taken or size_bytes + self._queue[0].size_bytes <= BATCH_BYTES_MAX):
+            taken.append(self._queue.popleft())
+            size_bytes += taken[-1].size_bytes
+        self._queue_bytes -= size_bytes
+        return taken
 
     def _note(self, error: WriteRefusedError | StoreBrokenError) -> None:
         """Remembers what a failure means for later writes."""
@@ -300,7 +321,7 @@ class BatchingStore(ABC):
     def _fail(self, waiting: Sequence[_Waiting], error: Exception) -> None:
         for waited in waiting:
             if not waited.outcome.done():
-                waited.outcome.set_exception(_unavailable(str(error)))
+                waited.outcome.set_exception(unavailable(str(error)))
 
     def _decide(self, waiting: Sequence[_Waiting]) -> _Batch:
         batch = _Batch()
@@ -347,16 +368,15 @@ class BatchingStore(ABC):
 
     async def _read_changes(self, after: int) -> Sequence[Change]:
         """At least one change after a revision that is not the newest."""
-        if self._recent and self._recent[0].revision <= after + 1:
-            first = after + 1 - self._recent[0].revision
-            return [self._recent[index] for index in range(first, min(first + HISTORY_PAGE, len(self._recent)))]
+        if recent := self._recent.after(after, HISTORY_PAGE):
+            return recent
         try:
             changes = await self._changes_after(after, HISTORY_PAGE)
         except StoreBrokenError as error:
-            raise _unavailable(str(error)) from error
+            raise unavailable(str(error)) from error
         known = [change for change in changes if change.revision <= self._revision]
         if not known or known[0].revision != after + 1:  # a compaction came in between
-            raise _compacted(after + 1, self._compact_revision)
+            raise compacted(after + 1, self._compact_revision)
         return known
 
 
@@ -367,25 +387,3 @@ def _mod_revisions_of(changes: Sequence[Change]) -> dict[str, int]:
         revisions.update((put.key, change.revision) for put in change.puts)
         revisions.update((key, 0) for key in change.deletes)
     return revisions
-
-
-def _unavailable(why: str) -> HoldfastError:
-    return HoldfastError(
-        Reason.STORE_UNAVAILABLE, f"the store cannot confirm it: {why}. Repeat with the same request_id, or read first."
-    )
-
-
-def _compacted(revision: int, compact_revision: int) -> HoldfastError:
-    return HoldfastError(
-        Reason.REVISION_COMPACTED,
-        f"the history at revision {revision} has been dropped; the oldest left is {compact_revision + 1}.",
-        metadata={"compact_revision": str(compact_revision)},
-    )
-
-
-def _future(revision: int, current: int) -> HoldfastError:
-    return HoldfastError(
-        Reason.REVISION_FUTURE,
-        f"revision {revision} has not happened yet; the newest is {current}.",
-        metadata={"revision": str(current)},
-    )

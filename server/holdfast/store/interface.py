@@ -46,6 +46,11 @@ class Txn:
         """Whether it could not change anything."""
         return not self.puts and not self.deletes
 
+    @property
+    def size_bytes(self) -> int:
+        """What the keys and values it puts take."""
+        return sum(len(key) + len(value) for key, value in self.puts)
+
     def check(self) -> None:
         """Refuses what no engine takes.
 
@@ -55,9 +60,8 @@ class Txn:
         operations = max(len(self.compares), len(self.puts), len(self.deletes))
         if operations > OPERATIONS_MAX:
             raise ValueError(f"a transaction of {operations} operations, more than {OPERATIONS_MAX}; split it")
-        size_bytes = sum(len(key) + len(value) for key, value in self.puts)
-        if size_bytes > TXN_BYTES_MAX:
-            raise ValueError(f"a transaction of {size_bytes} bytes, more than {TXN_BYTES_MAX}; split it")
+        if self.size_bytes > TXN_BYTES_MAX:
+            raise ValueError(f"a transaction of {self.size_bytes} bytes, more than {TXN_BYTES_MAX}; split it")
         if self.deletes and not set(self.deletes).isdisjoint(key for key, _ in self.puts):
             raise ValueError(f"a transaction puts and deletes one key: {str(self)[:500]}")
 

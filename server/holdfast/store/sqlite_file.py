@@ -217,10 +217,9 @@ def _inspect(path: Path) -> Content | None:
 def _read(database: sqlite3.Connection) -> Content:
     """Everything once, in the order it was written."""
     meta = dict(database.execute("SELECT name, value FROM meta"))
-    numbers = tuple(meta.get(name, -1) for name in ("epoch", "compact_revision", "revision"))
-    if meta.get("checksum") != meta_checksum_of(*numbers):
+    content = Content(meta.get("epoch", -1), meta.get("compact_revision", -1), meta.get("revision", -1), {})
+    if meta.get("checksum") != meta_checksum_of(content.epoch, content.compact_revision, content.revision):
         raise DamagedError("the numbers that stand for the whole are not as they were written")
-    content = Content(*numbers, {})
     last = _take_in(database, content)
     if last != content.revision:
         raise DamagedError(f"its history ends at revision {last}, and should end at {content.revision}")

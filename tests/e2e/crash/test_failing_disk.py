@@ -12,6 +12,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
+from holdfast.serving.server import EXIT_STORE_FAILED
 from support.server import PARENT, ServerProcess, wait_for
 
 
@@ -45,23 +46,22 @@ def listed(server: ServerProcess) -> list[str]:
         return [agent.name.rsplit("/", 1)[1] for agent in found.agents]
 
 
-def is_serving(server: ServerProcess) -> bool:
-    """What both the health service and the probe say; they must agree."""
+def serving(server: ServerProcess) -> tuple[bool, bool]:
+    """Whether the health service, and the probe, say that it serves."""
     with grpc.insecure_channel(server.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         told = HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
-    ready = requests.get(f"http://{server.http}/health/ready", timeout=10).status_code
-    assert (told == health_pb2.HealthCheckResponse.SERVING) == (ready == 200), (told, ready)
-    return ready == 200
+    ready = requests.get(f"http://{server.http}/health/ready", timeout=10)
+    return told == health_pb2.HealthCheckResponse.SERVING, ready.ok
 
 
 def test_a_full_disk_is_told_to_callers_and_health_until_there_is_room(server: ServerProcess) -> None:
     assert register(server, "before") is grpc.StatusCode.OK
     (server.folder / "full").touch()
     assert register(server, "meanwhile") is grpc.StatusCode.UNAVAILABLE
-    assert not is_serving(server)
+    assert serving(server) == (False, False)
     assert listed(server) == ["before"]
     (server.folder / "full").unlink()
-    wait_for(lambda: is_serving(server), "the server to notice that there is room")
+    wait_for(lambda: serving(server) == (True, True), "the server to notice that there is room")
     assert register(server, "after") is grpc.StatusCode.OK
     server.kill()
     with ServerProcess(server.folder) as again:
@@ -73,8 +73,8 @@ def test_a_failed_sync_ends_the_server(server: ServerProcess) -> None:
     assert register(server, "before") is grpc.StatusCode.OK
     (server.folder / "sync").touch()
     assert register(server, "unknown") is grpc.StatusCode.UNAVAILABLE
-    assert server.process.wait(20) not in (0, None)
-    assert "store" in server.log.read_text()
+    assert server.process.wait(20) == EXIT_STORE_FAILED
+    assert "store_failed" in server.log.read_text()
     (server.folder / "sync").unlink()
     with ServerProcess(server.folder) as again:
         assert "before" in listed(again)

@@ -47,6 +47,14 @@ async def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path) ->
     await store.close()
 
 
+def as_a_new_process_finds_it(folder: Path) -> Path:
+    """A copy of the store's files: this process keeps the originals locked to its end."""
+    (folder / "copy").mkdir()
+    for name in ("h.db", "h.db-wal"):
+        (folder / "copy" / name).write_bytes((folder / name).read_bytes())
+    return folder / "copy" / "h.db"
+
+
 async def test_a_write_of_unknown_outcome_is_the_end(tmp_path: Path) -> None:
     """S3: after a sync that failed nothing is promised any more, whatever the disk says; a new process finds out."""
 
@@ -72,8 +80,10 @@ async def test_a_write_of_unknown_outcome_is_the_end(tmp_path: Path) -> None:
     with pytest.raises(StoreBrokenError):
         await ended
     assert store.revision == 1, "nobody is shown what nobody knows"
+    size_bytes = (tmp_path / "h.db-wal").stat().st_size
     await store.close()
-    again = await opened(tmp_path / "h.db")
+    assert (tmp_path / "h.db-wal").stat().st_size == size_bytes, "the log was moved by a process that trusts nothing"
+    again = await opened(as_a_new_process_finds_it(tmp_path))
     assert again.revision == 2
     await again.close()
 
