@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +33,19 @@ def wait_for(condition: Callable[[], object], reason: str, timeout_s: float = 20
 class ServerProcess:
     """`holdfast serve` on free ports, with its files in `folder`."""
 
-    def __init__(self, folder: Path, *args: str, store: str = "", env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *args: str,
+        store: str = "",
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "holdfast"),
+    ) -> None:
         self.folder = folder
         self.log = folder / "server.log"
         self._ready = folder / "ready.json"
         self._ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "holdfast", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        command = [sys.executable, *program, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         command += ["--store", store or f"sqlite:{folder / 'h.db'}", "--ready-file", str(self._ready), *args]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(env or {})})
