@@ -6,6 +6,8 @@ from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence, Set
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from holdfast import names
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry
 from holdfast.history import Event, History
@@ -13,7 +15,7 @@ from holdfast.indexes import Indexes, Names, Population
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentTier
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord
-from holdfast.store.interface import Change, KeyValue, Store
+from holdfast.store.interface import Change, KeyValue, Store, StoreFileError
 
 
 class LeaseListener(Protocol):
@@ -214,6 +216,20 @@ class View:
                 self._waiting.append((revision, arrival))
 
     def _put(self, put: KeyValue, events: list[Event]) -> None:
+        """Takes one record in.
+
+        Raises:
+            StoreFileError: It cannot be read.
+        """
+        try:
+            self._put_record(put, events)
+        except DecodeError as error:
+            raise StoreFileError(
+                f"the record {put.key!r} of revision {put.mod_revision} cannot be read: {error}. "
+                "Another program wrote to the store, or it is damaged: restore it from a backup."
+            ) from error
+
+    def _put_record(self, put: KeyValue, events: list[Event]) -> None:
         prefix, _, name = put.key.partition(":")
         match prefix + ":":
             case names.AGENT_PREFIX:
@@ -229,8 +245,8 @@ class View:
             case names.REPLICA_PREFIX:
                 self.replicas[name] = put.mod_revision
             case _:
-                raise ValueError(
-                    f"the store holds {put.key!r}, which this version does not know; use the one that wrote it"
+                raise StoreFileError(
+                    f"the store holds {put.key!r}, which this version does not know. Use the one that wrote it."
                 )
 
     def _put_agent(self, name: str, put: KeyValue, events: list[Event]) -> None:

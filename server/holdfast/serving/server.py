@@ -160,7 +160,10 @@ class Server:
         for waiting in (ready, stopped):
             waiting.cancel()
         if following.done():
-            following.result()
+            try:
+                following.result()
+            except StoreFileError as error:
+                raise InputError(f"--store: {error}") from error
         replicas = self._registry.replicas
         sharing = {_task(replicas.run(), "replicas")} if replicas is not None else set[asyncio.Task[Any]]()
         janitor = Janitor(self._registry, self._config.retain_revisions)
