@@ -5,6 +5,7 @@ start has missed something and is told so.
 """
 
 import asyncio
+import operator
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class Event:
     type: AgentEventType.ValueType
     agent: Agent
     previous: Agent | None
+    replaced: Agent | None = None
+    """The incarnation that a registration took the place of: a watch with a filter may have to take it back."""
 
 
 @dataclass(slots=True)
@@ -50,19 +53,30 @@ class Step:
             found = self._encoded[parent] = _response(self.revision, events)
         return found
 
-    def filtered(self, parent: str, only: Filter) -> bytes | None:
-        """The WatchAgentsResponse with the events that a filter matches before or after; None if it matches none."""
-        events = self.events.get(parent)
-        if events is None:
-            return None
-        wanted = [event for event in events if _is_wanted(event, only)]
-        if len(wanted) == len(events):
+    def told(self, parent: str, events: Sequence[Event]) -> bytes | None:
+        """The WatchAgentsResponse with what a filter made of a namespace's events; None if that is nothing."""
+        every = self.events[parent]
+        if len(events) == len(every) and all(map(operator.is_, events, every)):
             return self.encoded(parent)
-        return _response(self.revision, wanted) if wanted else None
+        return _response(self.revision, events) if events else None
 
 
-def _is_wanted(event: Event, only: Filter) -> bool:
-    return only.matches(event.agent) or (event.previous is not None and only.matches(event.previous))
+def judged(events: Sequence[Event], only: Filter) -> list[Event]:
+    """What events are to a watch with a filter.
+
+    An agent that begins to match is ADDED, one that ceases to is DELETED; others that match are told as they are.
+    """
+    return [told for event in events if (told := _judged(event, only)) is not None]
+
+
+def _judged(event: Event, only: Filter) -> Event | None:
+    before = event.previous or event.replaced
+    was_there = before is not None and only.matches(before)
+    if event.type == AgentEventType.AGENT_EVENT_TYPE_DELETED:
+        return event if was_there else None
+    if only.matches(event.agent):
+        return event if was_there else Event(AgentEventType.AGENT_EVENT_TYPE_ADDED, event.agent, None)
+    return Event(AgentEventType.AGENT_EVENT_TYPE_DELETED, event.agent, before) if was_there else None
 
 
 def _response(revision: int, events: Sequence[Event]) -> bytes:
@@ -82,7 +96,8 @@ class History:
         self._steps: deque[Step] = deque()
         self._filtered: OrderedDict[tuple[int, str, str], bytes | None] = OrderedDict()
         self._filtered_bytes = 0
-        self._advanced: asyncio.Future[None] | None = None
+        self._judging = asyncio.Lock()
+        self._advanced = asyncio.Event()
 
     @property
     def end(self) -> int:
@@ -93,6 +108,8 @@ class History:
         """Starts anew after a revision."""
         self.start = revision
         self._steps.clear()
+        self._filtered.clear()
+        self._filtered_bytes = 0
 
     def append(self, revision: int, events: Sequence[Event]) -> None:
         """Adds the next revision's events."""
@@ -101,9 +118,8 @@ class History:
         for event in events:
             by_parent.setdefault(names.parent_of(event.agent.name), []).append(event)
         self._steps.append(Step(revision, by_parent))
-        if self._advanced is not None:
-            self._advanced.set_result(None)
-            self._advanced = None
+        advanced, self._advanced = self._advanced, asyncio.Event()
+        advanced.set()
 
     def forget(self, revision: int) -> None:
         """Drops what happened up to a revision."""
@@ -130,21 +146,47 @@ class History:
         if only.is_empty or parent not in step.events:
             return step.encoded(parent)
         key = (step.revision, parent, only.text)
-        if key in self._filtered:
-            self._filtered.move_to_end(key)
-            return self._filtered[key]
-        found = self._filtered[key] = step.filtered(parent, only)
-        self._filtered_bytes += len(found or b"")
+        if key not in self._filtered:
+            return self._keep(key, step.told(parent, judged(step.events[parent], only)))
+        self._filtered.move_to_end(key)
+        return self._filtered[key]
+
+    async def judge(self, step: Step, parent: str, only: Filter) -> int:
+        """Makes `encoded` quick for a step with many events, by judging them in slices. Returns how many there are.
+
+        One step at a time: many watchers of one filter come at once, and each but the first finds the work done.
+        """
+        events, size = step.events.get(parent, ()), only.messages_at_once
+        key = (step.revision, parent, only.text)
+        if only.is_empty or len(events) <= size or key in self._filtered:
+            return 0 if only.is_empty else min(size, len(events))
+        async with self._judging:
+            told: list[Event] = []
+            for first in range(0, len(events), size) if key not in self._filtered else ():
+                told += judged(events[first : first + size], only)
+                await asyncio.sleep(0)
+            if key not in self._filtered:
+                self._keep(key, step.told(parent, told))
+        return size
+
+    def _keep(self, key: tuple[int, str, str], response: bytes | None) -> bytes | None:
+        self._filtered[key] = response
+        self._filtered_bytes += len(response or b"")
         while len(self._filtered) > FILTERED_MAX or self._filtered_bytes > FILTERED_BYTES_MAX:
             _, dropped = self._filtered.popitem(last=False)
             self._filtered_bytes -= len(dropped or b"")
-        return found
+        return response
 
     async def advance(self, revision: int, timeout_s: float | None = None) -> bool:
         """Waits until something follows `revision`; False if nothing did within the time."""
         if self.end > revision:
             return True
-        if self._advanced is None:
-            self._advanced = asyncio.get_running_loop().create_future()
-        done, _ = await asyncio.wait([self._advanced], timeout=timeout_s)
-        return bool(done)
+        if timeout_s is None:  # asyncio.wait, or a timeout, would cost each of a thousand watchers as much as the rest
+            await self._advanced.wait()
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._advanced.wait()
+        except TimeoutError:
+            return False
+        return True

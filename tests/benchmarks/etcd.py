@@ -1,17 +1,23 @@
 """etcd as a peer: a process of its own, fsync on, and the few messages of its API that benchmarks send, as bytes."""
 
+import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-BINARY = Path(__file__).parents[2] / ".tools" / "bin" / "etcd"
-READY_WITHIN_S = 20.0
+TOOLS = Path(os.environ.get("HOLDFAST_TOOLS") or Path(__file__).parents[2] / ".tools")
+BINARY = TOOLS / "bin" / "etcd"
+READY_WITHIN_S = 60.0
+
+TXN_PUTS_MAX = 128
+"""Most operations of one transaction: the default of `--max-txn-ops`."""
 
 
 def start(stack: ExitStack, folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
-    """Starts one member on free ports; returns its address and process.
+    """Starts one member on free ports and the first core; returns its address and process.
 
     Raises:
         RuntimeError: It did not come up; its log is quoted.
@@ -23,7 +29,10 @@ def start(stack: ExitStack, folder: Path) -> tuple[str, subprocess.Popen[bytes]]
     command += ["--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls"]
     command += [f"http://127.0.0.1:{peer}", "--initial-cluster", f"default=http://127.0.0.1:{peer}"]
     with log_file.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        # One core, and told so: a Go program that believes in two would run its collector on the second.
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "GOMAXPROCS": "1"}, preexec_fn=_on_first_core
+        )
     stack.callback(process.wait, 15)
     stack.callback(process.terminate)
     deadline_s = time.monotonic() + READY_WITHIN_S
@@ -32,6 +41,58 @@ def start(stack: ExitStack, folder: Path) -> tuple[str, subprocess.Popen[bytes]]
             raise RuntimeError(f"etcd did not come up: {log_file.read_text()[-2000:]}")
         time.sleep(0.02)
     return address, process
+
+
+def _on_first_core() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {0})
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """kill -9."""
+    process.kill()
+    process.wait(15)
+
+
+def put_all(puts: Sequence[tuple[bytes, bytes, int]]) -> bytes:
+    """A TxnRequest whose success (2) puts each (key, value, lease), at most `TXN_PUTS_MAX`."""
+    request = b""
+    for key, value, lease in puts:
+        put = _field(1, key) + _field(2, value) + (b"\x18" + varint(lease) if lease else b"")
+        request += _field(2, _field(2, put))
+    return request
+
+
+def range_of(key: bytes, end: bytes = b"", *, count_only: bool = False) -> bytes:
+    """A RangeRequest{key = 1, range_end = 2, count_only = 9}."""
+    return _field(1, key) + (_field(2, end) if end else b"") + (b"\x48\x01" if count_only else b"")
+
+
+def watch_of(prefix: bytes) -> bytes:
+    """A WatchRequest that creates (1) a watch of everything that starts with a prefix."""
+    return _field(1, _field(1, prefix) + _field(2, prefix[:-1] + bytes([prefix[-1] + 1])))
+
+
+def count_of(answer: bytes) -> int:
+    """The count (4) of a RangeResponse."""
+    return next((int.from_bytes(value, "little") for number, value in fields(answer) if number == 4), 0)
+
+
+def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Numbers and contents of a message's fields; numbers are given as eight bytes, the least first."""
+    position = 0
+    while position < len(message):
+        key, position = _read_varint(message, position)
+        value, position = _read_varint(message, position)
+        if key & 7 == 2:
+            yield key >> 3, message[position : position + value]
+            position += value
+        else:
+            yield key >> 3, value.to_bytes(8, "little")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def keep_alive(lease: int) -> bytes:

@@ -104,25 +104,30 @@ class AgentWatching:
         self, request: WatchAgentsRequest, only: Filter, position: int
     ) -> AsyncIterator[WatchAgentsResponse | bytes]:
         history, clock = self._registry.view.history, asyncio.get_running_loop().time
-        told_s = clock()
+        parent, tells_progress, told_s = request.parent, request.progress_notify, clock()
         while True:
-            wait_s = max(0.0, told_s + self._progress_every_s - clock()) if request.progress_notify else None
+            wait_s = max(0.0, told_s + self._progress_every_s - clock()) if tells_progress else None
             await history.advance(position, wait_s)
             try:
                 steps = history.after(position, STEPS_AT_ONCE)
             except FellBehindError:
                 yield _reset(WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER, history.start)
                 return
+            looked_at = 0
             for step in steps:
-                encoded = history.encoded(step, request.parent, only)
+                looked_at += await history.judge(step, request.parent, only)
+                encoded = history.encoded(step, parent, only)
                 position = step.revision
                 if encoded is not None:
                     hit(Failpoint.BEFORE_WATCH_SEND)
                     yield encoded
                     hit(Failpoint.AFTER_WATCH_SEND)
                     told_s = clock()
+                if looked_at >= only.messages_at_once:
+                    looked_at = 0
+                    await asyncio.sleep(0)
             # By the clock, not by silence: where other namespaces are never silent, a quiet watch must hear it too.
-            if request.progress_notify and clock() - told_s >= self._progress_every_s:
+            if tells_progress and clock() - told_s >= self._progress_every_s:
                 yield WatchAgentsResponse(revision=position, progress=WatchProgress())
                 told_s = clock()
 
