@@ -9,12 +9,14 @@ How an engine over etcd keeps these promises, as far as tests/integration/store 
   under keys that no view reads, then one transaction makes the comparisons and flips the one key that lists them.
   Views take it in at that revision. Comparisons beyond 128 are staged as well: what they name carries an intent until
   the flip.
-- The revisions of staging are etcd's own. They are counted and change nothing: a watch passes them on as changes
-  without content.
+- The revisions of staging are etcd's own, and so are those of whoever else writes to the same etcd. They are counted
+  and change nothing: the engine watches everything, and passes them on as changes without content. A watch of the
+  records alone would show holes. etcd counts from 1, which is one more than here.
 - etcd makes one revision of one transaction whatever the number of its keys, and none for a comparison that fails or
   for the deletion of a key that is not there, as `commit` says.
 - A watch of etcd may split one revision in fragments and says so; the engine puts them together.
-- A watch from a compacted revision is ended by etcd with the revision compacted to: REVISION_COMPACTED here.
+- A watch from before the compacted revision is ended by etcd with that revision: REVISION_COMPACTED here. etcd still
+  tells what is left of the compacted revision itself, which is not whole, and not passed on.
 - Keys carry no lease of etcd's: leases are records like others, ended by a transaction.
 """
 
