@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from holdfast.errors import HoldfastError, Reason
 from holdfast.failpoints import Failpoint, hit
@@ -23,6 +24,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 from holdfast.service.context import CallContext
 from holdfast.service.paging import fitting
 from holdfast.service.registry import Registry
+from holdfast.service.room import Room
 from holdfast.service.slices import matching
 
 SNAPSHOT_PAGE = 500
@@ -54,15 +56,17 @@ class AgentWatching:
         self._progress_every_s = progress_every_s
         self._watchers_max = watchers_max
         self._by_client = Counter[str]()
+        self._room = Room()
 
     async def watch_agents(
         self, request: WatchAgentsRequest, context: CallContext
-    ) -> AsyncIterator[WatchAgentsResponse | bytes]:
+    ) -> AsyncGenerator[WatchAgentsResponse | bytes, None]:
         """WatchAgents. Changes come as serialised responses, which all watchers share."""
         only = compile_filter(request.filter, Agent.DESCRIPTOR)
         with self._place(context.client):
-            async for response in self._watch(request, only):
-                yield response
+            async for step in self._watch(request, only):
+                async with self._room.taken(context.client, _size_bytes(step)):
+                    yield step.response() if isinstance(step, _Page) else step
 
     @contextmanager
     def _place(self, client: str) -> Iterator[None]:
@@ -81,7 +85,9 @@ class AgentWatching:
             if not self._by_client[client]:
                 del self._by_client[client]
 
-    async def _watch(self, request: WatchAgentsRequest, only: Filter) -> AsyncIterator[WatchAgentsResponse | bytes]:
+    async def _watch(
+        self, request: WatchAgentsRequest, only: Filter
+    ) -> AsyncIterator["_Page | WatchAgentsResponse | bytes"]:
         view = self._registry.view
         await view.reached(await self._registry.store.current_revision())
         if request.start_revision == 0:
@@ -132,17 +138,34 @@ class AgentWatching:
                 told_s = clock()
 
 
-def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[WatchAgentsResponse]:
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A message of a snapshot that is not made before there is room for it."""
+
+    revision: int
+    agents: Sequence[Agent]
+    is_last: bool
+
+    def response(self) -> WatchAgentsResponse:
+        events = [AgentEvent(type=AgentEventType.AGENT_EVENT_TYPE_ADDED, agent=agent) for agent in self.agents]
+        return WatchAgentsResponse(revision=self.revision, events=AgentEvents(events=events, snapshot_end=self.is_last))
+
+
+def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[_Page]:
     """A snapshot in messages of one revision, at least one; the last says that it is."""
     first, is_last = 0, False
     while not is_last:
         after = first + fitting(agents_there, first, SNAPSHOT_PAGE)
         is_last = after >= len(agents_there)
-        events = [
-            AgentEvent(type=AgentEventType.AGENT_EVENT_TYPE_ADDED, agent=agent) for agent in agents_there[first:after]
-        ]
-        yield WatchAgentsResponse(revision=revision, events=AgentEvents(events=events, snapshot_end=is_last))
+        yield _Page(revision, agents_there[first:after], is_last)
         first = after
+
+
+def _size_bytes(step: _Page | WatchAgentsResponse | bytes) -> int:
+    """The size of what is sent, near enough; progress and resets are small."""
+    if isinstance(step, _Page):
+        return sum(agent.ByteSize() for agent in step.agents)
+    return len(step) if isinstance(step, bytes) else 0
 
 
 def _reset(reason: WatchResetReason.ValueType, start: int) -> WatchAgentsResponse:
