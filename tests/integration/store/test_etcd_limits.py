@@ -1,15 +1,14 @@
 """What holdfast.store.interface says of etcd, shown by a real one: the interface must fit an engine over it."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from benchmarks import etcd as process
 from support.etcd_api import EVENT_DELETE, Etcd
+from support.etcd_server import etcd_server
 
 OPERATIONS_MAX = 128
 REQUEST_BYTES_MAX = 3 << 19
@@ -17,9 +16,8 @@ REQUEST_BYTES_MAX = 3 << 19
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with ExitStack() as stack:
-        address, _ = process.start(stack, tmp_path_factory.mktemp("etcd"))
-        yield Etcd(stack.enter_context(grpc.insecure_channel(address)))
+    with etcd_server(tmp_path_factory.mktemp("etcd")) as address, grpc.insecure_channel(address) as channel:
+        yield Etcd(channel)
 
 
 @pytest.fixture
@@ -162,19 +160,14 @@ def test_a_watch_tells_deletions_by_key_and_revision(etcd: Etcd, prefix: str) ->
 
 def test_revisions_go_on_where_they_were_after_a_restart(tmp_path: Path) -> None:
     """They begin at 1 in an empty etcd, and at 0 here: an engine takes one off."""
-    with ExitStack() as stack:
-        address, server = process.start(stack, tmp_path)
-        with grpc.insecure_channel(address) as channel:
-            assert revision(Etcd(channel)) == 1
-            before = [Etcd(channel).txn({f"k{number}": b"v"}).header.revision for number in range(3)][-1]
-            assert before == 4
-        process.stop(server)
-    with ExitStack() as stack:
-        address, _ = process.start(stack, tmp_path)
-        with grpc.insecure_channel(address) as channel:
-            assert revision(Etcd(channel)) == before
-            assert [found.mod_revision for found in Etcd(channel).range("k").kvs] == [before - 2, before - 1, before]
-            assert Etcd(channel).txn({"k": b"v"}).header.revision == before + 1
+    with etcd_server(tmp_path) as address, grpc.insecure_channel(address) as channel:
+        assert revision(Etcd(channel)) == 1
+        before = [Etcd(channel).txn({f"k{number}": b"v"}).header.revision for number in range(3)][-1]
+        assert before == 4
+    with etcd_server(tmp_path) as address, grpc.insecure_channel(address) as channel:
+        assert revision(Etcd(channel)) == before
+        assert [found.mod_revision for found in Etcd(channel).range("k").kvs] == [before - 2, before - 1, before]
+        assert Etcd(channel).txn({"k": b"v"}).header.revision == before + 1
 
 
 def code(refused: pytest.ExceptionInfo[grpc.RpcError]) -> grpc.StatusCode:
