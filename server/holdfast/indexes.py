@@ -173,6 +173,11 @@ class Indexes:
         """Bytes of the agents that name this lease."""
         return self._bytes_by_lease[lease]
 
+    @property
+    def has_draining(self) -> bool:
+        """Whether an operator drains any agent."""
+        return bool(self._draining)
+
     def is_draining(self, lease: str) -> bool:
         """Whether an operator drains an agent of this lease."""
         return lease in self._draining

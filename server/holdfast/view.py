@@ -95,6 +95,11 @@ class View:
         """Whether an operator drains, or has drained, an agent of this lease; O(1)."""
         return self._indexes.is_draining(lease)
 
+    @property
+    def has_draining_leases(self) -> bool:
+        """Whether `is_draining` is true of any lease."""
+        return self._indexes.has_draining
+
     def request(self, key: str) -> RequestEntry | None:
         """The answer kept under a request's key."""
         return self._requests.get(key)
@@ -256,7 +261,8 @@ class View:
         if previous is not None and previous.agent.uid == entry.agent.uid:
             events.append(Event(AgentEventType.AGENT_EVENT_TYPE_MODIFIED, entry.agent, previous.agent))
         else:
-            events.append(Event(AgentEventType.AGENT_EVENT_TYPE_ADDED, entry.agent, None))
+            replaced = previous.agent if previous is not None else None
+            events.append(Event(AgentEventType.AGENT_EVENT_TYPE_ADDED, entry.agent, None, replaced))
 
     def _put_admin(self, name: str, admin: AdminEntry, events: list[Event]) -> None:
         self._admin[name] = admin

@@ -173,14 +173,19 @@ class Evidence:
 
     @cached_property
     def log(self) -> dict[str, dict[int, dict[str, tuple[AgentChange, WatchMessage]]]]:
-        """What watches told after their snapshots: namespace → revision → agent → change and message."""
+        """What watches told after their snapshots: namespace → revision → agent → change and message.
+
+        Those without a filter first; with one, an agent that ceases to match is DELETED, which says nothing here.
+        """
         found: dict[str, dict[int, dict[str, tuple[AgentChange, WatchMessage]]]] = defaultdict(
             lambda: defaultdict(dict)
         )
-        for watch in self.watches.values():
+        for watch in sorted(self.watches.values(), key=lambda watch: not watch.is_unfiltered):
             revisions = found[watch.begun.parent]
             for message in watch.steps():
                 for change in message.changes:
+                    if change.type == "DELETED" and not watch.is_unfiltered:
+                        continue
                     revisions[message.revision].setdefault(change.agent.name, (change, message))
         return found
 

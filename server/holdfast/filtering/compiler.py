@@ -1,7 +1,8 @@
 """From a filter's tree to one closure, for the messages of one type."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,20 @@ FILTER_BYTES_MAX = 4096
 COMPILED_MAX = 256
 """Filters kept compiled; each takes at most some 100 KB."""
 
+COST_MAX = 1280
+"""Most that a filter may ask of a message: a comparison costs 1, `ELEMENT_COST` times as much for each repeated field
+on its way. An agent has at most 256 capabilities with 32 tags each: then, this takes some 15 ms.
+"""
+
+ELEMENT_COST = 8
+"""How many elements a repeated field is taken to have; most have fewer."""
+
+COST_AT_ONCE = 5000
+"""How much is asked without a pause: some ms; if every agent were the largest there can be, some 50 ms."""
+
+MESSAGES_AT_ONCE = 2000
+"""Most messages looked at without a pause."""
+
 Match = Callable[[Any], bool]
 """Does a message match?"""
 
@@ -28,14 +43,16 @@ class Filter:
     Attributes:
         text: As it was given.
         matches: Says whether a message of the type it was compiled for matches.
+        messages_at_once: How many messages to judge before others get their turn.
     """
 
-    __slots__ = ("_fields", "matches", "text")
+    __slots__ = ("_fields", "matches", "messages_at_once", "text")
 
-    def __init__(self, text: str, matches: Callable[[Message], bool], fields: frozenset[str]) -> None:
+    def __init__(self, text: str, matches: Callable[[Message], bool], asked: "_Asked") -> None:
         self.text = text
         self.matches = matches
-        self._fields = fields
+        self.messages_at_once = max(1, min(MESSAGES_AT_ONCE, COST_AT_ONCE // max(1, asked.cost)))
+        self._fields = frozenset(asked.fields)
 
     @property
     def is_empty(self) -> bool:
@@ -60,23 +77,55 @@ def compile_filter(text: str, descriptor: Descriptor) -> Filter:
     """
     if len(text.encode(errors="replace")) > FILTER_BYTES_MAX:
         raise refusal(0, f"has more than the {FILTER_BYTES_MAX} bytes allowed; ask in parts")
-    fields: set[str] = set()
-    return Filter(text, _compile(parse(text), descriptor, fields), frozenset(fields))
+    asked = _Asked()
+    return Filter(text, _compile(parse(text), descriptor, asked), asked)
 
 
-def _compile(node: Node, descriptor: Descriptor, fields: set[str]) -> Match:
-    """The closure of a tree, whose depth the parser has bounded; collects the fields it names."""
+@dataclass(slots=True)
+class _Asked:
+    """What the comparisons of a filter have asked so far."""
+
+    fields: set[str] = field(default_factory=set)
+    cost: int = 0
+
+    def add(self, path: Path, descriptor: Descriptor) -> None:
+        """Counts one more.
+
+        Raises:
+            HoldfastError: INVALID_FIELD beyond `COST_MAX`.
+        """
+        self.fields.add(path.parts[0])
+        self.cost += _cost(path.parts, descriptor)
+        if self.cost > COST_MAX:
+            told = f"too many comparisons of repeated fields (cost {self.cost}, at most {COST_MAX}); ask in parts"
+            raise refusal(path.position, told)
+
+
+def _cost(parts: Sequence[str], descriptor: Descriptor | None) -> int:
+    """How many comparisons one is, as `ELEMENT_COST` has it; fields that are not there cost nothing more."""
+    cost = 1
+    for part in parts:
+        there = descriptor.fields_by_name.get(part) if descriptor is not None else None
+        if there is None:
+            break
+        cost *= ELEMENT_COST if there.is_repeated else 1
+        descriptor = there.message_type
+    return cost
+
+
+def _compile(node: Node, descriptor: Descriptor, asked: _Asked) -> Match:
+    """The closure of a tree, whose depth the parser has bounded; counts what it asks."""
     match node:
         case Comparison(path, operator, literal):
-            fields.add(path.parts[0])
+            asked.add(path, descriptor)
             return _along(path, 0, descriptor, operator, literal)
         case Not(operand):
-            refused = _compile(operand, descriptor, fields)
+            refused = _compile(operand, descriptor, asked)
             return lambda message: not refused(message)
         case All(operands):
-            return _all([_compile(each, descriptor, fields) for each in operands])
+            return _all([_compile(each, descriptor, asked) for each in operands])
         case Either(operands):
-            return _either([_compile(each, descriptor, fields) for each in operands])
+            return _either([_compile(each, descriptor, asked) for each in operands])
 
 
 def _all(tests: list[Match]) -> Match:

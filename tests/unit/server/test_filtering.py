@@ -140,6 +140,8 @@ def test_what_does_not_hold_does_not_match(text: str) -> None:
         ("OR domain = x", "missing"),
         ("NOT", "missing"),
         (" AND ".join(["domain = x"] * 201), "more than 200"),
+        (" ".join(["capabilities:x"] * 161), "cost 1288, at most 1280"),
+        (" ".join(["capabilities.tags:x"] * 21), "at 401: too many comparisons of repeated fields"),
         ("(" * 40 + "domain = x" + ")" * 40, "nested deeper than 32"),
         ("NOT " * 40 + "domain = x", "nested deeper than 32"),
         ("(" * 10_000, "4096 bytes"),

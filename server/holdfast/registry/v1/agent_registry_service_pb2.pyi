@@ -32,13 +32,13 @@ class _AgentEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentE
     AGENT_EVENT_TYPE_UNSPECIFIED: _AgentEventType.ValueType  # 0
     """Never sent."""
     AGENT_EVENT_TYPE_ADDED: _AgentEventType.ValueType  # 1
-    """It is there: registered (again), or part of the snapshot."""
+    """It is there: registered (again), part of the snapshot, or from now on what the filter matches."""
     AGENT_EVENT_TYPE_MODIFIED: _AgentEventType.ValueType  # 2
     """Some of its fields changed."""
     AGENT_EVENT_TYPE_EXPIRED: _AgentEventType.ValueType  # 3
     """Its lease ended."""
     AGENT_EVENT_TYPE_DELETED: _AgentEventType.ValueType  # 4
-    """It was deregistered, or its record was dropped an hour after it expired."""
+    """It was deregistered, its record was dropped an hour after it expired, or it is no longer what the filter matches."""
 
 class AgentEventType(_AgentEventType, metaclass=_AgentEventTypeEnumTypeWrapper):
     """What changed about an agent."""
@@ -46,13 +46,13 @@ class AgentEventType(_AgentEventType, metaclass=_AgentEventTypeEnumTypeWrapper):
 AGENT_EVENT_TYPE_UNSPECIFIED: AgentEventType.ValueType  # 0
 """Never sent."""
 AGENT_EVENT_TYPE_ADDED: AgentEventType.ValueType  # 1
-"""It is there: registered (again), or part of the snapshot."""
+"""It is there: registered (again), part of the snapshot, or from now on what the filter matches."""
 AGENT_EVENT_TYPE_MODIFIED: AgentEventType.ValueType  # 2
 """Some of its fields changed."""
 AGENT_EVENT_TYPE_EXPIRED: AgentEventType.ValueType  # 3
 """Its lease ended."""
 AGENT_EVENT_TYPE_DELETED: AgentEventType.ValueType  # 4
-"""It was deregistered, or its record was dropped an hour after it expired."""
+"""It was deregistered, its record was dropped an hour after it expired, or it is no longer what the filter matches."""
 Global___AgentEventType: _TypeAlias = AgentEventType  # noqa: Y015
 
 class _WatchResetReason:
@@ -501,7 +501,10 @@ class WatchAgentsRequest(_message.Message):
     parent: _builtins.str
     """The namespace, `namespaces/{namespace}`."""
     filter: _builtins.str
-    """AIP-160 filter: only what it matches, before or after the change, is sent."""
+    """AIP-160 filter: only what it matches, before or after the change, is sent. An agent that begins to match is ADDED, one that
+    ceases to is DELETED; so whoever follows knows who matches. EXPIRED agents are left out of the snapshot unless it names
+    `liveness`; later ones are told either way, and say by their `liveness` what they are.
+    """
     start_revision: _builtins.int
     """0 sends a snapshot (ADDED events at one revision), then changes. Otherwise the first revision to send: one more than the
     last you have seen.
@@ -607,11 +610,11 @@ class AgentEvent(_message.Message):
     """What changed."""
     @_builtins.property
     def agent(self) -> _agent_pb2.Agent:
-        """The agent after the change; for DELETED, as it last was."""
+        """The agent after the change; for DELETED, as it last was, or as it is now that it no longer matches the filter."""
 
     @_builtins.property
     def previous(self) -> _agent_pb2.Agent:
-        """The agent before the change; unset for ADDED."""
+        """The agent before the change, whatever the filter makes of it; unset for ADDED."""
 
     def __init__(
         self,

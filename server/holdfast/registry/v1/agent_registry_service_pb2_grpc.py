@@ -130,7 +130,8 @@ class AgentRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them.
+        """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them. Each page
+        is true for a revision of its own; agents that are there throughout come exactly once, whatever comes and goes meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class AgentRegistryServiceStub:
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.GetAgentRequest, _agent_registry_service_pb2.GetAgentResponse]
     """Reads one agent, EXPIRED ones included."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.ListAgentsRequest, _agent_registry_service_pb2.ListAgentsResponse]
-    """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them."""
+    """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them. Each page
+    is true for a revision of its own; agents that are there throughout come exactly once, whatever comes and goes meanwhile.
+    """
     UpdateAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UpdateAgentRequest, _agent_registry_service_pb2.UpdateAgentResponse]
     """Changes the fields in the mask. Refused for an EXPIRED agent: it must register again. A call that changes nothing leaves
     revision and etag as they are.
@@ -95,7 +97,9 @@ class AgentRegistryServiceAsyncStub(AgentRegistryServiceStub):
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.GetAgentRequest, _agent_registry_service_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Reads one agent, EXPIRED ones included."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.ListAgentsRequest, _agent_registry_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
-    """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them."""
+    """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them. Each page
+    is true for a revision of its own; agents that are there throughout come exactly once, whatever comes and goes meanwhile.
+    """
     UpdateAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UpdateAgentRequest, _agent_registry_service_pb2.UpdateAgentResponse]  # type: ignore[assignment]
     """Changes the fields in the mask. Refused for an EXPIRED agent: it must register again. A call that changes nothing leaves
     revision and etag as they are.
@@ -167,7 +171,9 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.ListAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_registry_service_pb2.ListAgentsResponse]]:
-        """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them."""
+        """Lists the agents of a namespace, ordered by name. EXPIRED agents are left out unless the filter asks for them. Each page
+        is true for a revision of its own; agents that are there throughout come exactly once, whatever comes and goes meanwhile.
+        """
 
     @_abc_1.abstractmethod
     def UpdateAgent(
