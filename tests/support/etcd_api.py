@@ -62,6 +62,10 @@ def message(name: str, **fields: object) -> Any:
     return _CLASSES[f"etcd_subset.{name}"](**fields)
 
 
+def _serialized(sent: Message) -> bytes:
+    return sent.SerializeToString()
+
+
 class Etcd:
     """Calls to one etcd."""
 
@@ -71,7 +75,7 @@ class Etcd:
     def _call(self, method: str, request: Message, answer: str) -> Any:
         call = self._channel.unary_unary(
             f"/etcdserverpb.KV/{method}",
-            request_serializer=lambda sent: sent.SerializeToString(),
+            request_serializer=_serialized,
             response_deserializer=_CLASSES[f"etcd_subset.{answer}"].FromString,
         )
         return call(request, timeout=30, wait_for_ready=True)
@@ -107,7 +111,7 @@ class Etcd:
         """Answers about keys that start with a prefix, from a revision on, the first being that of its creation."""
         call = self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
-            request_serializer=lambda sent: sent.SerializeToString(),
+            request_serializer=_serialized,
             response_deserializer=_CLASSES["etcd_subset.WatchResponse"].FromString,
         )
         creation = message(

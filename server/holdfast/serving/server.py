@@ -27,7 +27,7 @@ from holdfast.service.drainer import Drainer
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.registry import Registry
-from holdfast.service.transport import Gate, Transport
+from holdfast.service.transport import UPLOAD_BYTES_MAX, Gate, Transport
 from holdfast.serving.config import Address, ServerConfig, StoreSpec
 from holdfast.serving.health import Health
 from holdfast.serving.http import HttpServer, Probes
@@ -69,6 +69,9 @@ GRPC_OPTIONS = [
     ("grpc.server.max_pending_requests", CALLS_MAX),
     ("grpc.server.max_pending_requests_hard_limit", CALLS_MAX),
     ("grpc.max_concurrent_streams", STREAMS_MAX),
+    ("grpc.max_receive_message_length", UPLOAD_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 30_000),  # what a peer that is gone holds is let go within a minute
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.so_reuseport", 0),  # on by default, it would let two servers share a port and hide that it is taken
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # clients that keep quiet streams alive are welcome
     ("grpc.keepalive_permit_without_calls", 1),

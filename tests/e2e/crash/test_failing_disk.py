@@ -7,8 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 import requests
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
@@ -49,7 +48,7 @@ def listed(server: ServerProcess) -> list[str]:
 def serving(server: ServerProcess) -> tuple[bool, bool]:
     """Whether the health service, and the probe, say that it serves."""
     with grpc.insecure_channel(server.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        told = HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
+        told = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
     ready = requests.get(f"http://{server.http}/health/ready", timeout=10)
     return told == health_pb2.HealthCheckResponse.SERVING, ready.ok
 
