@@ -1,8 +1,10 @@
 """A server that dies over and over in the middle of a workload, on one store, and the history of what clients saw."""
 
 import asyncio
+import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +36,10 @@ LIMITS = Limits(grace_s=5.0)
 """What is judged by: leases end a second late at most on a machine of their own, and these share theirs."""
 
 
+_TESTS = str(Path(__file__).parents[1])
+"""Where servers with planted bugs are found."""
+
+
 class CrashRun:
     """One store and its history.
 
@@ -63,7 +69,7 @@ class CrashRun:
         self.cycles = 0
         self.undone = 0
         self._program = program
-        self._env = dict(env or {})
+        self._env = {"PYTHONPATH": os.pathsep.join([_TESTS, os.environ.get("PYTHONPATH", "")]), **(env or {})}
         self._undo = undo
         self._workload = Workload(seed, bulk=bulk)
         self._watchers = [
@@ -149,8 +155,34 @@ class CrashRun:
                 await asyncio.sleep(0.1)
             revision = await _write_last(connection)
             for watcher, task in zip(self._watchers, watching, strict=True):
-                while watcher.position < revision and not task.done():  # noqa: ASYNC110 - a poll of many is simpler
+                while (watcher.position or 0) < revision and not task.done():  # noqa: ASYNC110 - a poll of many is simpler
                     await asyncio.sleep(0.02)
+
+
+def build_shim(name: str, folder: Path) -> Path:
+    """Compiles a library that stands between a server and its disk."""
+    source, library = Path(__file__).with_name(f"{name}.c"), folder / f"{name}.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def discarding(
+    folder: Path,
+    seed: int,
+    shim: Path,
+    *,
+    bulk: bool = False,
+    program: Sequence[str] = ("-m", "holdfast"),
+    env: Mapping[str, str] | None = None,
+) -> CrashRun:
+    """A run in which each crash loses what was not synced, as a power cut would at worst."""
+    store, undo = folder / "store", folder / "undo"
+    store.mkdir()
+    undo.mkdir()
+    with ServerProcess(store):  # makes the file, so that what is discarded is what clients wrote and not the schema
+        pass
+    shimmed = {"LD_PRELOAD": str(shim), "UNSYNCED_PREFIX": str(store.resolve() / "h.db"), "UNSYNCED_DIR": str(undo)}
+    return CrashRun(store, seed, bulk=bulk, program=program, env={**shimmed, **(env or {})}, undo=undo)
 
 
 async def _stands_any(connection: Connection, ttl_s: int) -> bool:

@@ -140,28 +140,33 @@ class Watcher:
         self.process = process
         self.parent = parent
         self.filter = only
-        self.position = 0
+        self.position: int | None = None
+        """The revision it has come to; None before a snapshot is whole."""
         self.watch_id = 0
-        """The watch that `position` is of; 0 before a snapshot is whole."""
+        """The watch that `position` is of, if any."""
 
     @property
     def start_revision(self) -> int:
         """What to ask for; 0 for a snapshot."""
-        return self.position + 1 if self.position else 0
+        return 0 if self.position is None else self.position + 1
 
     def see(self, watch: int, response: Any) -> None:
         """Takes one message in."""
         if response.HasField("reset"):
-            self.position, self.watch_id = 0, 0
-        elif self.position or response.events.snapshot_end:
+            self.start_anew()
+        elif self.position is not None or response.events.snapshot_end:
             self.position, self.watch_id = response.revision, watch
+
+    def start_anew(self) -> None:
+        """Asks for a snapshot next."""
+        self.position, self.watch_id = None, 0
 
     async def follow(self, connection: Connection) -> None:
         """Watches until the server is gone, or what was seen is refused, which is left to the checkers."""
         while not connection.is_lost:
             reason = await connection.watch(self)
             if reason == Reason.REVISION_COMPACTED.name:
-                self.position, self.watch_id = 0, 0
+                self.start_anew()
             elif reason != "CLOSED":
                 return
 

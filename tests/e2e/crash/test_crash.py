@@ -1,11 +1,9 @@
 """What was acknowledged survives a crash, and the loss of everything that was not synced."""
 
 import asyncio
-import subprocess
 from pathlib import Path
 
 import grpc
-import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
@@ -69,15 +67,6 @@ async def test_acknowledged_registrations_survive_ten_kills(tmp_path: Path) -> N
     assert len(acknowledged) >= 2000
     with ServerProcess(tmp_path) as server:
         assert lost(acknowledged, await live_agents(server)) == []
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that remembers what was not synced."""
-    library = tmp_path_factory.mktemp("shim") / "discard_unsynced.so"
-    source = Path(__file__).parents[2] / "support" / "discard_unsynced.c"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source, "-ldl"], check=True)
-    return library
 
 
 async def crash_and_discard(folder: Path, shim: Path, **extra: str) -> tuple[list[str], int]:
