@@ -12,16 +12,11 @@ from dataclasses import dataclass
 from holdfast.core.leases import lease_not_found
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError, Reason
+from holdfast.guard import HELD_S_MAX, StallGuard
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
 
 TICK_S = 0.25
-"""Longest sleep between looks at the clock; also how soon a stall of the process is noticed."""
-
-STALL_S = 1.0
-"""A look at the clock this late means that the process stood still, and with it every keepalive sent meanwhile."""
-
-STALL_GRACE_S_MAX = 30.0
-"""Most time given to leases after a stall, however long it was."""
+"""Longest sleep between looks at the clock."""
 
 ENDED_TOGETHER_MAX = 500
 """Leases whose end is written together: enough to share the cost, few enough to be taken in without a pause."""
@@ -44,11 +39,18 @@ class _Slot:
     ttl_s: float
     deadline_s: float
     kept: KeepLeaseAliveResult
+    held_s: float = 0.0
     ending: asyncio.Future[None] | None = None
 
 
 class LeaseKeeper:
-    """Deadlines of all leases that stand. `run` ends those that nobody keeps.
+    """Deadlines of all leases that stand. `run` ends those that nobody keeps; tests and simulations call `look`.
+
+    Attributes:
+        guard: Gives leases time for what was not heard.
+        ending_count: Leases that ran out and whose end is not written yet.
+        expirations_total: Leases that ended because nobody kept them.
+        restart_grace_s: The longest TTL met at start, in seconds.
 
     Args:
         clock: A monotonic clock, in seconds.
@@ -73,11 +75,10 @@ class LeaseKeeper:
         self._moved_grace_s = moved_grace_s
         self._slots: dict[str, _Slot] = {}
         self._heap: list[tuple[float, str]] = []
-        self._last_look_s = clock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.guard = StallGuard(clock())
+        self.ending_count = 0
         self.expirations_total = 0
-        self.stalls_total = 0
-        self.stall_grace_s = 0.0
         self.restart_grace_s = 0.0
 
     # As the view's listener.
@@ -110,9 +111,10 @@ class LeaseKeeper:
         if slot is None or slot.ending is not None or not self._may_keep():
             return None
         slot.deadline_s = max(slot.deadline_s, self._clock() + slot.ttl_s)
+        slot.held_s = 0.0
         return slot.kept
 
-    async def keep_slowly(self, name: str, find: Callable[[], LeaseEntry | None]) -> KeepLeaseAliveResult:
+    async def keep_slowly(self, name: str, find: Callable[[str], LeaseEntry | None]) -> KeepLeaseAliveResult:
         """Keeps a lease whose end may be on its way: waits for the outcome, so that no answer is taken back."""
         slot = self._slots.get(name)
         if slot is not None and slot.ending is not None:
@@ -123,7 +125,7 @@ class LeaseKeeper:
         kept = self.keep(name)
         if kept is not None:
             return kept
-        lease = find()
+        lease = find(name)
         if lease is None or not lease.stands:
             return not_kept(name, lease_not_found(name, lease))
         return not_kept(name, _unproven(name))
@@ -144,7 +146,7 @@ class LeaseKeeper:
 
     async def run(self) -> None:
         """Ends leases as they run out, until cancelled."""
-        self._last_look_s = self._clock()
+        self.guard.begin(self._clock())
         try:
             while True:  # noqa: ASYNC110 - what it waits for is time itself
                 await asyncio.sleep(self.look())
@@ -153,9 +155,16 @@ class LeaseKeeper:
                 task.cancel()
 
     def look(self) -> float:
-        """Starts the end of every lease that has run out. Returns how long to wait before the next look, in seconds."""
+        """Starts the end of every lease that has run out. Returns how long to wait before the next look, in seconds.
+
+        Without proof that nobody has taken over nothing is ended. Nothing is kept either: to the guard it is a stall.
+        """
+        if not self._may_keep():
+            return TICK_S
         now_s = self._clock()
-        self._forgive_stall(now_s)
+        grace_s = self.guard.look(now_s)
+        if grace_s:
+            self._hold(grace_s, now_s)
         while len(self._tasks) < WRITES_MAX and (due := self._pop_due(now_s)):
             self._start_ending(due)
         next_s = self._heap[0][0] - now_s if self._heap else TICK_S
@@ -163,7 +172,7 @@ class LeaseKeeper:
 
     def _pop_due(self, now_s: float) -> list[str]:
         """Leases that have run out and whose end is not under way, as many as are ended together."""
-        due: list[str] = []
+        due: dict[str, None] = {}  # one that moved away and back is in the heap twice
         while self._heap and self._heap[0][0] <= now_s and len(due) < ENDED_TOGETHER_MAX:
             _, name = heapq.heappop(self._heap)
             slot = self._slots.get(name)
@@ -172,23 +181,20 @@ class LeaseKeeper:
             if slot.deadline_s > now_s:  # kept since: keepalives leave the heap alone
                 heapq.heappush(self._heap, (slot.deadline_s, name))
             elif slot.ending is None:
-                due.append(name)
-        return due
+                due[name] = None
+        return list(due)
 
-    def _forgive_stall(self, now_s: float) -> None:
-        """After the process stood still, keepalives may wait unread in its sockets: no lease may expire for that."""
-        late_s = now_s - self._last_look_s
-        self._last_look_s = now_s
-        if late_s < STALL_S:
-            return
-        grace_s = min(late_s, STALL_GRACE_S_MAX)
-        self.stalls_total += 1
-        self.stall_grace_s += grace_s
+    def _hold(self, grace_s: float, now_s: float) -> None:
+        """Lets no lease end for a while, its own TTL at most, and each only as long as it may be held in all."""
         for slot in self._slots.values():
-            slot.deadline_s = max(slot.deadline_s, now_s + min(grace_s, slot.ttl_s))
+            until_s = now_s + min(grace_s, slot.ttl_s, HELD_S_MAX - slot.held_s)
+            if until_s > slot.deadline_s:
+                slot.held_s += until_s - max(slot.deadline_s, now_s)
+                slot.deadline_s = until_s
 
     def _start_ending(self, due: Sequence[str]) -> None:
         ending = self._promise_end(due, None)
+        self.ending_count += len(due)
         task = asyncio.create_task(self._end(due, ending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -219,6 +225,7 @@ class LeaseKeeper:
                 await asyncio.sleep(RETRY_S)
             else:
                 self.expirations_total += ended
+                self.ending_count -= len(due)
                 break
         for name in due:
             slot = self._slots.get(name)

@@ -6,7 +6,7 @@ transaction to hit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
@@ -176,33 +176,32 @@ def expire(reader: Reader, due: Sequence[str], now: Timestamp) -> Plan[int]:
 
 
 def take_over(reader: Reader, due: Sequence[str], replica: str, condition: tuple[str, int]) -> Plan[None]:
-    """Decides that a replica owns these leases from now on, on a condition besides that none has changed.
+    """Decides that a replica owns these leases from now on, on a condition besides that none has changed."""
+    txn = _owned_by(replica, [find_standing(reader, name) for name in due])
+    return Plan(replace(txn, compares=(condition, *txn.compares)), lambda _: None)
 
-    Their fences stay: nobody but the keeper of the deadline has changed.
-    """
+
+def move(reader: Reader, asked: Sequence[str], replica: str) -> Plan[None]:
+    """Decides that leases are kept by the replica that their holder came to: those that stand and are elsewhere."""
+    found = (reader.lease(name) for name in asked)
+    txn = _owned_by(replica, [lease for lease in found if lease and lease.stands and lease.record.owner != replica])
+    return Plan(txn, lambda _: None)
+
+
+def _owned_by(replica: str, moving: Sequence[LeaseEntry]) -> Txn:
+    """What gives leases another owner, unless one of them has changed. Their fences stay: their holder does."""
     puts: list[tuple[str, bytes]] = []
-    compares = [condition]
-    for lease in (find_standing(reader, name) for name in due):
+    for lease in moving:
         record = LeaseRecord()
         record.CopyFrom(lease.record)
         record.fence_revision = record.fence_revision or lease.mod_revision
         record.owner = replica
-        key = names.lease_key(lease.name)
-        compares.append((key, lease.mod_revision))
-        puts.append((key, record.SerializeToString()))
-    return Plan(Txn(compares=tuple(compares), puts=tuple(puts)), lambda _: None)
+        puts.append((names.lease_key(lease.name), record.SerializeToString()))
+    return Txn(compares=_as_they_are(moving), puts=tuple(puts))
 
 
-def move(reader: Reader, name: str, replica: str) -> Plan[None]:
-    """Decides that a lease is kept by the replica that its holder came to; nothing if it is already.
-
-    Raises:
-        HoldfastError: LEASE_NOT_FOUND.
-    """
-    lease = find_standing(reader, name)
-    if lease.record.owner == replica:
-        return Plan(Txn(), lambda _: None)
-    return take_over(reader, [name], replica, (names.lease_key(name), lease.mod_revision))
+def _as_they_are(some: Sequence[LeaseEntry]) -> tuple[tuple[str, int], ...]:
+    return tuple((names.lease_key(lease.name), lease.mod_revision) for lease in some)
 
 
 def _ended(ending: Sequence[LeaseEntry], reason: LeaseEndReason.ValueType, now: Timestamp) -> Txn:
@@ -214,7 +213,7 @@ def _ended(ending: Sequence[LeaseEntry], reason: LeaseEndReason.ValueType, now: 
         record.fence_revision = record.fence_revision or lease.mod_revision
         record.end.CopyFrom(LeaseEnd(reason=reason, time=now))
         puts.append((names.lease_key(lease.name), record.SerializeToString()))
-    return Txn(compares=tuple((names.lease_key(lease.name), lease.mod_revision) for lease in ending), puts=tuple(puts))
+    return Txn(compares=_as_they_are(ending), puts=tuple(puts))
 
 
 def check_room(reader: Reader, lease: str, more_bytes: int) -> None:

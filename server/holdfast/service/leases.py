@@ -1,11 +1,12 @@
 """LeaseService: grant, keep, revoke and read leases."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from holdfast import validation
 from holdfast.core import leases
 from holdfast.core.state import LeaseEntry
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Reason
 from holdfast.filtering import compile_filter
 from holdfast.leases import not_kept
 from holdfast.registry.v1.lease_service_pb2 import (
@@ -26,6 +27,9 @@ from holdfast.registry.v1.lease_service_pb2 import (
 from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.registry import Registry
+
+ANSWER_S_MAX = 2.0
+"""Longest that one message of keepalives is answered late for the store's sake: those behind it wait as long."""
 
 LOOKED_AT_MAX = 2_000
 """Most leases looked at for one page: some 10 ms. With a filter a page may be short, or empty, and others follow."""
@@ -53,25 +57,52 @@ class LeaseHandlers:
         self, requests: AsyncIterator[KeepLeaseAliveRequest], _context: CallContext
     ) -> AsyncIterator[KeepLeaseAliveResponse]:
         """KeepLeaseAlive: one answer for each message, one result for each lease in it, in order."""
-        keep, is_draining = self._registry.keeper.keep, self._registry.view.is_draining
+        keep, view = self._registry.keeper.keep, self._registry.view
         async for request in requests:
             validation.check(request)
-            results = [keep(name) or await self._keep_slowly(name) for name in request.leases]
+            # All that can be kept at once are, before one that must wait: its neighbours may have no time to lose.
+            results = list(filter(None, map(keep, request.leases)))
+            if len(results) < len(request.leases):
+                kept = await self._keep_slowly(dict.fromkeys(request.leases))
+                results = [kept[name] for name in request.leases]
             response = KeepLeaseAliveResponse(results=results)
-            for result in response.results:
-                if is_draining(result.lease) and result.directive == LeaseDirective.LEASE_DIRECTIVE_CONTINUE:
-                    result.directive = LeaseDirective.LEASE_DIRECTIVE_DRAIN
+            if view.has_draining_leases:
+                self._direct(response)
             yield response
 
-    async def _keep_slowly(self, name: str) -> KeepLeaseAliveResult:
-        """A lease that is not known to stand: it may have been granted a moment ago, or be about to end."""
-        registry = self._registry
+    def _direct(self, response: KeepLeaseAliveResponse) -> None:
+        """Tells the holders of what is kept, and drained, to finish."""
+        is_draining = self._registry.view.is_draining
+        for result in response.results:
+            if is_draining(result.lease) and result.directive == LeaseDirective.LEASE_DIRECTIVE_CONTINUE:
+                result.directive = LeaseDirective.LEASE_DIRECTIVE_DRAIN
+
+    async def _keep_slowly(self, asked: Collection[str]) -> Mapping[str, KeepLeaseAliveResult]:
+        """Leases of which some were not known to stand: granted a moment ago, kept elsewhere, or about to end.
+
+        What cannot be said in time is said to be unknown, so that the next message on the stream is read.
+        """
+        keeper, view = self._registry.keeper, self._registry.view
+        results: dict[str, KeepLeaseAliveResult] = {}
         try:
-            await registry.view.reached(await registry.store.current_revision())
-            await registry.take_in(name)
+            async with asyncio.timeout(ANSWER_S_MAX):
+                await self._take_in([name for name in asked if not keeper.keep(name)])
+                results = {name: kept for name in asked if (kept := keeper.keep(name))}
+                for name in [name for name in asked if name not in results]:
+                    results[name] = await keeper.keep_slowly(name, view.lease)
         except HoldfastError as error:
-            return not_kept(name, error)
-        return await registry.keeper.keep_slowly(name, lambda: registry.view.lease(name))
+            why = error
+        except TimeoutError:
+            why = _too_slow()
+        else:
+            return results
+        return {name: keeper.keep(name) or results.get(name) or not_kept(name, why) for name in asked}
+
+    async def _take_in(self, unknown: Sequence[str]) -> None:
+        """Waits for what was granted before the call, and has what other replicas keep moved here."""
+        registry = self._registry
+        await registry.view.reached(await registry.store.current_revision())
+        await registry.take_in(unknown)
 
     async def revoke_lease(self, request: RevokeLeaseRequest, _context: CallContext) -> RevokeLeaseResponse:
         """RevokeLease."""
@@ -111,3 +142,10 @@ class LeaseHandlers:
         if left_s is not None:
             shown.expire_time.FromMilliseconds(int((registry.wall_clock() + left_s) * 1000))
         return shown
+
+
+def _too_slow() -> HoldfastError:
+    return HoldfastError(
+        Reason.STORE_UNAVAILABLE,
+        f"the store did not say within {ANSWER_S_MAX:g} s whether it stands; keep it again.",
+    )

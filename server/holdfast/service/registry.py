@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
-from holdfast.replicas import PROOF_S, Replicas
+from holdfast.replicas import PROOF_S, TAKEN_AT_ONCE, Replicas
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
 from holdfast.store.interface import Committed, Store
 from holdfast.view import View
@@ -142,20 +142,18 @@ class Registry:
         reason = LeaseEndReason.LEASE_END_REASON_REVOKED
         return await self.execute(lambda reader: leases.end(reader, name, reason, self.now()))
 
-    async def take_in(self, name: str) -> None:
-        """Moves a lease here that another replica keeps, since its holder came here; nothing if there is none.
+    async def take_in(self, asked: Iterable[str]) -> None:
+        """Moves leases here that other replicas keep, since their holder came here; those that do not stand stay away.
 
         Raises:
             HoldfastError: STORE_UNAVAILABLE.
         """
-        lease = self.view.lease(name)
-        if self.replicas is None or not self.replicas.may_keep or lease is None or not lease.stands:
+        if self.replicas is None or not self.replicas.may_keep:
             return
-        try:
-            await self.execute(lambda reader: leases.move(reader, name, self.replica))
-        except HoldfastError as error:
-            if error.reason is not Reason.LEASE_NOT_FOUND:
-                raise
+        moving = list(dict.fromkeys(asked))
+        for first in range(0, len(moving), TAKEN_AT_ONCE):
+            some = moving[first : first + TAKEN_AT_ONCE]
+            await self.execute(lambda reader, some=some: leases.move(reader, some, self.replica))  # type: ignore[misc]
 
     def _still(self, due: Sequence[str]) -> Sequence[str]:
         return [name for name in due if self.keeper.is_ending(name)]

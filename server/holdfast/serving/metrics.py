@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from holdfast import __version__
 from holdfast.registry.v1.agent_pb2 import AgentLiveness, AgentTier
+from holdfast.replicas import Replicas
 from holdfast.service.registry import Registry
 from holdfast.service.transport import CallObserver
 from holdfast.store.batching import BatchStats
@@ -159,13 +160,33 @@ class _RegistryCollector(Collector):
             "TTL again.",
             value=keeper.restart_grace_s,
         )
-        yield CounterMetricFamily(
-            "holdfast_lease_stalls",
-            "Times the process stood still for so long that leases were given time.",
-            value=keeper.stalls_total,
+        yield GaugeMetricFamily(
+            "holdfast_leases_ending", "Leases that ran out and whose end is not written yet.", value=keeper.ending_count
         )
         yield CounterMetricFamily(
-            "holdfast_lease_stall_grace_seconds", "Time given to leases after such stalls.", value=keeper.stall_grace_s
+            "holdfast_lease_stalls",
+            "Times the process stood still, or could not reach the store it shares, for so long that leases were given "
+            "time.",
+            value=keeper.guard.stalls_total,
+        )
+        yield CounterMetricFamily(
+            "holdfast_lease_stall_grace_seconds",
+            "Time given to leases after such stalls.",
+            value=keeper.guard.grace_s_total,
+        )
+        if registry.replicas is not None:
+            yield from self._replicas(registry.replicas)
+
+    def _replicas(self, replicas: Replicas) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "holdfast_replica_may_keep",
+            "1 while this replica can prove that the leases it owns are its own, and acknowledges keepalives.",
+            value=int(replicas.may_keep),
+        )
+        yield CounterMetricFamily(
+            "holdfast_replica_takeovers",
+            "Leases taken over from replicas that fell silent.",
+            value=replicas.takeovers_total,
         )
 
     def _agents(self) -> Metric:

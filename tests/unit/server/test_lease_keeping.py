@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError, Reason
-from holdfast.leases import ENDED_TOGETHER_MAX, LeaseKeeper
+from holdfast.leases import ENDED_TOGETHER_MAX, LeaseKeeper, not_kept
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
 from holdfast.registry.v1.lease_service_pb2 import LeaseDirective
@@ -103,7 +103,7 @@ async def test_a_keepalive_waits_for_an_end_under_way() -> None:
     run_out(keeper, clock)
     await end.asked.wait()
     assert keeper.keep(lease.name) is None
-    answer = asyncio.create_task(keeper.keep_slowly(lease.name, lambda: None))
+    answer = asyncio.create_task(keeper.keep_slowly(lease.name, lambda _name: None))
     await asyncio.sleep(0)
     assert not answer.done()
     end.outcome.set_result(1)
@@ -116,7 +116,7 @@ async def test_an_end_that_nobody_can_confirm_is_no_answer_either_way() -> None:
     keeper = LeaseKeeper(clock, end)
     lease = one_lease(keeper)
     run_out(keeper, clock)
-    answer = asyncio.create_task(keeper.keep_slowly(lease.name, lambda: None))
+    answer = asyncio.create_task(keeper.keep_slowly(lease.name, lambda _name: None))
     await end.asked.wait()
     await asyncio.sleep(0)
     end.outcome.set_exception(HoldfastError(Reason.STORE_UNAVAILABLE, "the disk is full"))
@@ -137,7 +137,7 @@ async def test_a_stall_of_the_process_is_not_held_against_leases() -> None:
         here.registry.keeper.look()
         await here.settle()
         assert await here.listed() == ["kept", "lost"]
-        assert here.registry.keeper.stalls_total == 1
+        assert here.registry.keeper.guard.stalls_total == 1
         await here.keep(kept.lease)
         await here.pass_time(4.9)
         assert await here.listed() == ["kept", "lost"]
@@ -196,10 +196,7 @@ async def test_one_lease_that_is_revoked_meanwhile_holds_up_no_other() -> None:
     """The ends of leases are written together under one condition; where it fails, the rest is decided anew."""
     async with replica() as here:
         leases = [(await here.register(f"a{number}", ttl_s=2)).lease for number in range(10)]
-        here.clock.now_s += 0.9
-        here.registry.keeper.look()
-        here.clock.now_s += 0.9
-        here.registry.keeper.look()
+        await here.pass_time(1.8)
         here.clock.now_s += 0.3
         revoking = asyncio.create_task(here.revoke(leases[3]))
         await asyncio.sleep(0)
@@ -261,3 +258,38 @@ async def test_the_holder_of_a_draining_agent_is_told_to_finish() -> None:
         assert (await here.keep(mine))[0].directive == drain
         await here.rule("uncordon", "mine")
         assert (await here.keep(mine))[0].directive == go_on
+
+
+async def test_a_lease_whose_end_hangs_holds_up_no_other() -> None:
+    """One that waits for the store is told so in time; those beside it are kept at once."""
+    async with replica() as here:
+        hung = await here.register("hung", ttl_s=1)
+        held = asyncio.Event()
+
+        async def hang(_due: Sequence[str]) -> int:
+            await held.wait()
+            return 0
+
+        here.registry.keeper._expire = hang
+        other = await here.register("other", ttl_s=5)
+        for _ in range(5):
+            here.clock.now_s += 0.25
+            here.registry.keeper.look()
+        waiting = asyncio.create_task(here.keep(hung.lease, other.lease))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert here.registry.keeper.left_s(other.lease) == 5
+        unknown, kept = await waiting
+        assert unknown.directive == LeaseDirective.LEASE_DIRECTIVE_UNSPECIFIED
+        assert "did not say within" in unknown.status.message
+        assert not kept.status.code
+        held.set()
+        await here.settle()
+
+
+def test_ten_thousand_refusals_fit_one_message() -> None:
+    """Whatever the names are that were sent, and whatever the reason."""
+    for name in ("x" * 160, "\N{PILE OF POO}" * 40, "'\"\\" * 53):
+        for reason in (Reason.LEASE_NOT_FOUND, Reason.STORE_UNAVAILABLE, Reason.OVERLOADED):
+            result = not_kept(name, HoldfastError(reason, f"no lease {name!r} stands: {'w' * 1000}", subject=name))
+            assert result.ByteSize() * 10_000 < 4 * 1024 * 1024, f"{result.ByteSize()} bytes for {name!r}"
