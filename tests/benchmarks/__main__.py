@@ -4,17 +4,14 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import keepalive, register_durable
+from benchmarks import fleet_bringup, keepalive, register_durable, watch_fanout
 from benchmarks.rounds import Comparison
 
-
-async def _register_durable() -> list[Comparison]:
-    return [await register_durable.run()]
-
-
 KNOWN: dict[str, Callable[[], Awaitable[list[Comparison]]]] = {
-    "register_durable": _register_durable,
+    "register_durable": register_durable.run,
+    "fleet_bringup": fleet_bringup.run,
     "keepalive": keepalive.run,
+    "watch_fanout": watch_fanout.run,
 }
 
 

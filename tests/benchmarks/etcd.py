@@ -8,16 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.processes import Running
+
 TOOLS = Path(os.environ.get("HOLDFAST_TOOLS") or Path(__file__).parents[2] / ".tools")
 BINARY = TOOLS / "bin" / "etcd"
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 TXN_PUTS_MAX = 128
 """Most operations of one transaction: the default of `--max-txn-ops`."""
 
 
-def start(stack: ExitStack, folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
-    """Starts one member on free ports and the first core; returns its address and process.
+def start(stack: ExitStack, folder: Path) -> Running:
+    """Starts one member on free ports and the first core, on the data that is there.
 
     Raises:
         RuntimeError: It did not come up; its log is quoted.
@@ -33,25 +35,19 @@ def start(stack: ExitStack, folder: Path) -> tuple[str, subprocess.Popen[bytes]]
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env={**os.environ, "GOMAXPROCS": "1"}, preexec_fn=_on_first_core
         )
-    stack.callback(process.wait, 15)
+    stack.callback(process.wait, 30)
     stack.callback(process.terminate)
     deadline_s = time.monotonic() + READY_WITHIN_S
     while not _listens(client):
         if time.monotonic() > deadline_s or process.poll() is not None:
             raise RuntimeError(f"etcd did not come up: {log_file.read_text()[-2000:]}")
         time.sleep(0.02)
-    return address, process
+    return Running(address, process)
 
 
 def _on_first_core() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {0})
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """kill -9."""
-    process.kill()
-    process.wait(15)
 
 
 def put_all(puts: Sequence[tuple[bytes, bytes, int]]) -> bytes:

@@ -1,9 +1,65 @@
-"""What benchmarks know of the processes they measure."""
+"""The processes that benchmarks measure: how they start, where they run, what they take."""
 
+import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+READY_WITHIN_S = 120.0
+"""Most time for a server to serve; with 100 000 agents on a busy machine it takes its time."""
+
+SERVE = ("-m", "holdfast", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that serves."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
+
+def start(stack: ExitStack, folder: Path, name: str, arguments: Sequence[str]) -> Running:
+    """Starts a Python server on the first core, and waits until it serves. It ends with the stack.
+
+    Raises:
+        RuntimeError: It did not come up; its log is quoted.
+    """
+    ready, log_file = folder / f"{name}.json", folder / f"{name}.log"
+    ready.unlink(missing_ok=True)
+    with log_file.open("ab") as log:
+        process = subprocess.Popen([sys.executable, *arguments, "--ready-file", str(ready)], stdout=log, stderr=log)
+    stack.callback(process.wait, 30)
+    stack.callback(process.terminate)
+    pin(process.pid, 0)
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    while not ready.exists():
+        if time.monotonic() > deadline_s or process.poll() is not None:
+            raise RuntimeError(f"{name} did not come up: {log_file.read_text()[-2000:]}")
+        time.sleep(0.005)
+    return Running(str(json.loads(ready.read_text())["grpc"]), process)
+
+
+def start_ours(stack: ExitStack, folder: Path, store: str = "", *more: str) -> Running:
+    """Starts `holdfast serve`, on a file of its own unless told otherwise."""
+    return start(stack, folder, "ours", [*SERVE, "--store", store or f"sqlite:{folder / 'h.db'}", *more])
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """kill -9."""
+    process.kill()
+    process.wait(30)
 
 
 def cpu_s(pid: int) -> float:
@@ -13,8 +69,9 @@ def cpu_s(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has in RAM."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Memory of a process that is in RAM and its own; pages of files that are mapped are not."""
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
 def pin(pid: int, core: int) -> None:

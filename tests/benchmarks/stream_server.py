@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -48,7 +47,7 @@ async def main(ready: Path) -> None:
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    ready.write_text(json.dumps({"grpc": f"127.0.0.1:{port}", "pid": os.getpid()}))  # noqa: ASYNC240  # nobody is served yet
+    ready.write_text(json.dumps({"grpc": f"127.0.0.1:{port}"}))  # noqa: ASYNC240  # nobody is served yet
     await server.wait_for_termination()
 
 
