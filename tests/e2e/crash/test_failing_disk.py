@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -48,7 +49,8 @@ def listed(server: ServerProcess) -> list[str]:
 def serving(server: ServerProcess) -> tuple[bool, bool]:
     """Whether the health service, and the probe, say that it serves."""
     with grpc.insecure_channel(server.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        told = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its stubs do not say what it can do
+        told = stub.Check(health_pb2.HealthCheckRequest()).status
     ready = requests.get(f"http://{server.http}/health/ready", timeout=10)
     return told == health_pb2.HealthCheckResponse.SERVING, ready.ok
 
