@@ -1,0 +1,1 @@
+"""Seeded, deterministic simulation of replicas, store, network and clients, under a clock that only tests move."""

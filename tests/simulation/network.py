@@ -1,0 +1,194 @@
+"""Links between clients and nodes that lose, delay and repeat; what clients learn goes into the history."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from holdfast import validation
+from holdfast.errors import HoldfastError
+from holdfast.registry.v1.agent_registry_service_pb2 import WatchAgentsRequest, WatchAgentsResponse
+from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveRequest
+from simulation.node import CALL, CrashedError, Node, one
+from support.history import History
+
+TIMEOUT_S = 4.0
+"""How long clients wait for an answer."""
+
+DELAY_S_MAX = 0.03
+"""Longest way of a message that is not lost."""
+
+LOST = 0.02
+"""Share of the messages that are lost."""
+
+UNREAD_MAX = 2
+"""Messages of a watch that wait to be read; the server waits then."""
+
+
+class Network:
+    """The way to nodes that serve.
+
+    Args:
+        nodes: All of them.
+        rng: What becomes of messages.
+        history: Where it is written down.
+    """
+
+    def __init__(self, nodes: list[Node], rng: random.Random, history: History) -> None:
+        self._nodes = nodes
+        self._rng = rng
+        self.history = history
+
+    def serving(self) -> Node | None:
+        """A node that serves, if there is one."""
+        up = [node for node in self._nodes if node.is_serving]
+        return self._rng.choice(up) if up else None
+
+    async def _pass(self) -> None:
+        """The way of one message: some never arrive."""
+        if self._rng.random() < LOST:
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(self._rng.uniform(0, DELAY_S_MAX))
+
+    async def call(self, client: str, op: str, request: Message) -> Any | None:
+        """A unary call; None if it did not succeed, as far as the client knows."""
+        node = self.serving()
+        if node is None:
+            await asyncio.sleep(0.1)
+            return None
+        validation.check(request)
+        call = self.history.invoke(client, op, request)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                response = await self._exchange(node, op, request)
+        except HoldfastError as error:
+            self.history.failed(client, call, error.reason.name, is_definite=error.reason.value.definite)
+        except TimeoutError:
+            self.history.failed(client, call, "NO_ANSWER", is_definite=False)
+        else:
+            self.history.ok(client, call, op, response)
+            return response
+        return None
+
+    async def _exchange(self, node: Node, op: str, request: Message) -> Any:
+        await self._pass()
+        if getattr(request, "request_id", "") and self._rng.random() < 0.1:
+            self._send(node, op, request)  # the network repeats it
+        answering = self._send(node, op, request)
+        try:
+            await asyncio.wait([answering])
+        finally:
+            if self._rng.random() < 0.5:  # some clients tell that they have given up
+                answering.cancel()
+        if answering.cancelled() or isinstance(answering.exception(), CrashedError):
+            await asyncio.get_running_loop().create_future()
+        response = answering.result()
+        await self._pass()
+        return response
+
+    def _send(self, node: Node, op: str, request: Message) -> "asyncio.Task[Any]":
+        async def handle() -> Any:
+            return await node.handler(op)(request, CALL)
+
+        handling = node.spawn(handle())
+        handling.add_done_callback(_quietly)
+        if not node.is_serving:
+            handling.cancel()
+        return handling
+
+    async def keep(self, client: str, lease: str) -> bool:
+        """A keepalive; False if the lease is known to be gone."""
+        node = self.serving()
+        if node is None:
+            await asyncio.sleep(0.1)
+            return True
+        call = self.history.keep_sent(client, lease)
+
+        async def handle() -> Any:
+            stream = node.handler("KeepLeaseAlive")(one(KeepLeaseAliveRequest(leases=[lease])), CALL)
+            return await anext(stream)
+
+        handling = None
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._pass()
+                handling = node.spawn(handle())
+                handling.add_done_callback(_quietly)
+                await asyncio.wait([handling])
+                if handling.cancelled() or handling.exception() is not None:
+                    raise TimeoutError
+                response = handling.result()
+                await self._pass()
+        except TimeoutError:
+            if handling is not None:
+                handling.cancel()
+            self.history.keep_lost(client, call, lease)
+            return True
+        result = response.results[0]
+        self.history.keep_answered(client, call, result)
+        return not result.HasField("status")
+
+    async def watch(
+        self, client: str, request: WatchAgentsRequest, resumes: int, take: Callable[[int, WatchAgentsResponse], Any]
+    ) -> str:
+        """A watch, until it ends or `take`, which is awaited with each message, says so by a true value.
+
+        Returns why it ended: a reason, `ENDED`, `CLOSED`, or `LOST` if nobody said.
+        """
+        node = self.serving()
+        if node is None:
+            await asyncio.sleep(0.1)
+            return "LOST"
+        watch = self.history.watch_begun(client, request.parent, request.filter, request.start_revision, resumes)
+        unread: asyncio.Queue[WatchAgentsResponse | str] = asyncio.Queue(UNREAD_MAX)
+        sending = node.spawn(_pump(node, request, unread))
+        sending.add_done_callback(_quietly)
+        reading = asyncio.ensure_future(self._read(client, watch, unread, take))
+        try:
+            await asyncio.wait([sending, reading], return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done() and not sending.cancelled() and sending.exception() is None:
+                await reading
+            reason = reading.result() if reading.done() else "LOST"
+        finally:
+            reading.cancel()
+            sending.cancel()
+        self.history.watch_ended(client, watch, reason)
+        return reason
+
+    async def _read(
+        self,
+        client: str,
+        watch: int,
+        unread: "asyncio.Queue[WatchAgentsResponse | str]",
+        take: Callable[[int, WatchAgentsResponse], Any],
+    ) -> str:
+        while True:
+            message = await unread.get()
+            await asyncio.sleep(self._rng.uniform(0, DELAY_S_MAX))
+            if isinstance(message, str):
+                return message
+            self.history.watch_message(client, watch, message)
+            if await take(watch, message):
+                return "CLOSED"
+
+
+async def _pump(node: Node, request: WatchAgentsRequest, unread: "asyncio.Queue[WatchAgentsResponse | str]") -> None:
+    """Sends what the handler gives, as fast as it is read."""
+    reason = "ENDED"
+    try:
+        async with contextlib.aclosing(node.handler("WatchAgents")(request, CALL)) as responses:
+            async for response in responses:
+                told = WatchAgentsResponse.FromString(response) if isinstance(response, bytes) else response
+                await unread.put(told)
+    except HoldfastError as error:
+        reason = error.reason.name
+    await unread.put(reason)
+
+
+def _quietly(task: "asyncio.Task[Any]") -> None:
+    """What nobody waits for any more is no defect."""
+    if not task.cancelled():
+        task.exception()

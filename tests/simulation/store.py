@@ -1,0 +1,89 @@
+"""A store that crashes, stalls and refuses, over a disk that keeps exactly what was written to it."""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from holdfast.store.batching import BatchingStore, StoreBrokenError, WriteRefusedError
+from holdfast.store.interface import Change, Committed, Conflict, Txn
+from holdfast.store.memory import MemoryStore
+
+WRITE_S_MAX = 0.01
+"""Longest write, when nothing is wrong."""
+
+
+@dataclass(slots=True)
+class Disk:
+    """What survives a crash."""
+
+    versions: dict[str, list[tuple[int, bytes | None]]] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    compact_revision: int = 0
+
+
+class SimulatedStore(MemoryStore):
+    """The product's group commit over a disk.
+
+    Args:
+        disk: What it opens.
+        rng: How long writes take.
+        on_write: Told of what reached the disk.
+        is_shared: Whether replicas share it; then it belongs to none of them.
+    """
+
+    def __init__(
+        self, disk: Disk, rng: random.Random, on_write: Callable[[Sequence[Change]], None], *, is_shared: bool
+    ) -> None:
+        super().__init__()
+        self.is_shared = is_shared  # type: ignore[misc]
+        self.is_refusing_writes = False
+        self.breaks_next: bool | None = None
+        self.on_broken: Callable[[], None] = lambda: None
+        self._disk = disk
+        self._rng = rng
+        self._told = on_write
+        self._context = contextvars.copy_context() if is_shared else None
+        self._is_dead = False
+        self._load()
+
+    def _load(self) -> None:
+        self._versions, self._changes = self._disk.versions, self._disk.changes
+        self._compact_revision = self._disk.compact_revision
+        self._revision = self._changes[-1].revision if self._changes else self._compact_revision
+        for key, versions in self._versions.items():
+            if versions[-1][1] is not None:
+                self._mod_revisions[key] = versions[-1][0]
+
+    def crash(self) -> None:
+        """Nothing reaches the disk any more."""
+        self._is_dead = True
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def commit(self, txn: Txn) -> Awaitable[Committed | Conflict]:
+        """See Store."""
+        if self._context is None:
+            return super().commit(txn)
+        return self._context.run(BatchingStore.commit, self, txn)
+
+    async def _write(self, changes: Sequence[Change]) -> None:
+        await asyncio.sleep(self._rng.uniform(0, WRITE_S_MAX))
+        if self._is_dead or self.is_refusing_writes:
+            raise WriteRefusedError("the disk is full")
+        breaks, self.breaks_next = self.breaks_next, None
+        if breaks is not False:
+            await super()._write(changes)
+            self._told(changes)
+        if breaks is not None:
+            self.on_broken()
+            raise StoreBrokenError("the disk failed to sync")
+        await asyncio.sleep(self._rng.uniform(0, WRITE_S_MAX))
+
+    async def _forget(self, before: int) -> None:
+        await super()._forget(before)
+        self._disk.changes, self._disk.compact_revision = self._changes, before
+
+    async def _shut(self) -> None:
+        """The disk stays."""

@@ -1,0 +1,72 @@
+"""Simulations: no seed shows what a registry that keeps its promises could not show, and everything is reached."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.coverage import Coverage
+from simulation.world import simulate
+from support.checkers import report
+from support.planted import PLANTED
+
+SEEDS = 2000
+"""Seeds simulated by every run of the suite."""
+
+SEEDS_TOGETHER = 100
+"""Seeds of one test; together they must reach everything."""
+
+OPERATIONS_MIN = 200
+"""Fewest calls of a seed."""
+
+PLANTED_SEEDS_MAX = 60
+"""Seeds within which a planted bug must be caught."""
+
+TESTS = Path(__file__).parents[1]
+
+
+def replay(seed: int) -> str:
+    """The command that shows a seed again."""
+    return f"scripts/simulate --seed {seed}"
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_TOGETHER))
+def test_no_seed_breaks_a_promise_and_together_they_reach_everything(first: int) -> None:
+    """Every hundred seeds pass every transition and every failpoint, and no checker objects."""
+    coverage = Coverage()
+    for seed in range(first, first + SEEDS_TOGETHER):
+        outcome = simulate(seed, coverage)
+        assert not outcome.violations, f"{replay(seed)}: {report(outcome.violations)}"
+        assert not outcome.defects, f"{replay(seed)}: {outcome.defects}"
+        assert outcome.operations >= OPERATIONS_MIN, replay(seed)
+    assert not coverage.missing(), f"seeds {first}… never reached {coverage.missing()}"
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_bug_is_caught_by_the_invariant_it_breaks(name: str) -> None:
+    """Some seed of few shows it, by the checker of that invariant, and the same seed without the bug shows nothing."""
+    plant, invariant = PLANTED[name]
+    seen: set[str] = set()
+    for seed in range(PLANTED_SEEDS_MAX):
+        with plant():
+            outcome = simulate(seed)
+        found = {violation.invariant for violation in outcome.violations}
+        seen |= found
+        if invariant in found:
+            assert not simulate(seed).violations, f"{replay(seed)} without the bug"
+            return
+    pytest.fail(f"{name} was not caught by {invariant} in {PLANTED_SEEDS_MAX} seeds, only by {sorted(seen)}")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_same_seed_gives_the_same_history(seed: int) -> None:
+    """Byte for byte, also in another process with another order of sets."""
+    here = simulate(seed).text
+    code = f"import sys; from simulation.world import simulate; sys.stdout.write(simulate({seed}).text)"
+    env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONHASHSEED": str(seed + 1)}
+    there = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert here == simulate(seed).text
+    assert here == there.stdout
+    assert here != simulate(seed + 2).text
