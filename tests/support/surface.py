@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -72,6 +72,7 @@ class _Context:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.told = asyncio.Event()
+        self.done: list[Callable[[object], None]] = []
 
     def peer(self) -> str:
         return ""
@@ -84,6 +85,9 @@ class _Context:
 
     def time_remaining(self) -> None:
         return None
+
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        self.done.append(callback)
 
     async def write(self, response: Message | bytes) -> None:
         self._answer.responses.append(response if isinstance(response, bytes) else response.SerializeToString())
@@ -130,6 +134,8 @@ class Surface:
         )
         first.cancel()
         running.cancel()
+        for callback in context.done:
+            callback(context)
         (outcome,) = await asyncio.gather(running, return_exceptions=True)
         if isinstance(outcome, bytes):
             answer.responses.append(outcome)

@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
 import structlog
@@ -20,9 +20,24 @@ from google.protobuf.message_factory import GetMessageClass
 from holdfast import validation
 from holdfast.errors import Fault, HoldfastError, Reason, invalid_field
 from holdfast.service.context import CallContext
+from holdfast.service.room import Room
 
 CORRELATION_KEY = "x-correlation-id"
 """Metadata key of the correlation id, both ways."""
+
+REQUEST_BYTES_MAX = 4 << 20
+"""Largest request: gRPC's usual limit."""
+
+UPLOAD_BYTES_MAX = 4 * REQUEST_BYTES_MAX
+"""Largest message that gRPC takes in. Beyond `REQUEST_BYTES_MAX` that is only to tell its caller what is wrong: gRPC's
+own refusal has no details.
+"""
+
+LARGE_RESPONSE_BYTES = 64 << 10
+"""Unary responses beyond this size go out a few at a time; see `room`."""
+
+RESPONSES_WAITING_MAX = 32
+"""Most such responses to one host that wait for their turn; beyond, calls are OVERLOADED."""
 
 DEADLINE_SLACK_S = 0.01
 """A call that ends so shortly before its deadline ended for it: the caller's clock began earlier than ours."""
@@ -102,6 +117,7 @@ class Transport:
     def __init__(self, gate: Gate, observer_for: ObserverFor) -> None:
         self._gate = gate
         self._observer_for = observer_for
+        self._room = Room(small_bytes=LARGE_RESPONSE_BYTES, waiting_max=RESPONSES_WAITING_MAX)
 
     def service(self, descriptor: ServiceDescriptor, handlers: object, *, gated: bool = True) -> grpc.GenericRpcHandler:
         """All methods of a service. Without `gated` they answer even while the server is not ready."""
@@ -114,7 +130,8 @@ class Transport:
         kind = _kind(method)
         observer = self._observer_for(service.full_name, method.name, kind)
         handler = getattr(handlers, _snake(method.name), None) or _not_built(service, method)
-        call = _Call(service.full_name, method.name, handler, self._gate if gated else None, self._gate, observer)
+        gate = self._gate if gated else None
+        call = _Call(service.full_name, method.name, handler, gate, self._gate, observer, self._room)
         read = _reader(GetMessageClass(method.input_type))
         match kind:
             case "unary":
@@ -131,7 +148,14 @@ class _Call:
     """Carries the calls of one method from grpcio to its handler and back."""
 
     def __init__(
-        self, service: str, method: str, handler: Handler, gate: Gate | None, streams: Gate, observer: CallObserver
+        self,
+        service: str,
+        method: str,
+        handler: Handler,
+        gate: Gate | None,
+        streams: Gate,
+        observer: CallObserver,
+        room: Room,
     ) -> None:
         self._service = service
         self._method = method
@@ -139,20 +163,28 @@ class _Call:
         self._gate = gate
         self._streams = streams
         self._observer = observer
+        self._room = room
 
-    async def unary(self, request: Message | DecodeError, context: GrpcContext) -> Message:
+    async def unary(self, request: Message | HoldfastError, context: GrpcContext) -> Message:
         """A unary call."""
 
         async def answer(call: CallContext) -> Message:
             validation.check(_readable(request))
             response: Message = await self._handler(request, call)
+            try:
+                give_back = await self._room.take(call.client, response.ByteSize())
+            except HoldfastError:
+                del response  # else the error's traceback keeps it until the collector runs
+                raise
+            if give_back is not None:
+                context.add_done_callback(cast("Any", give_back))  # the stubs take no function
             return response
 
         response = await self._carry(answer, context)
         assert response is not None, "a unary call ends with a response or an abort"
         return response
 
-    async def server_stream(self, request: Message | DecodeError, context: GrpcContext) -> None:
+    async def server_stream(self, request: Message | HoldfastError, context: GrpcContext) -> None:
         """A call with a stream of responses."""
 
         async def answer(call: CallContext) -> None:
@@ -161,7 +193,7 @@ class _Call:
 
         await self._carry(answer, context)
 
-    async def bidi_stream(self, requests: AsyncIterator[Message | DecodeError], context: GrpcContext) -> None:
+    async def bidi_stream(self, requests: AsyncIterator[Message | HoldfastError], context: GrpcContext) -> None:
         """A call with streams both ways."""
         readable = (_readable(request) async for request in requests)
         await self._carry(lambda call: self._send(self._handler(readable, call), context), context)
@@ -247,22 +279,26 @@ def _correlation_id(context: GrpcContext) -> str:
     return f"{random.getrandbits(64):016x}"
 
 
-def _reader(message_type: type[Message]) -> Callable[[bytes], Message | DecodeError]:
+def _reader(message_type: type[Message]) -> Callable[[bytes], Message | HoldfastError]:
     """Reads a request; what cannot be read is an answer too, since grpcio makes UNKNOWN or INTERNAL of a raise."""
 
-    def read(data: bytes) -> Message | DecodeError:
+    def read(data: bytes) -> Message | HoldfastError:
+        if len(data) > REQUEST_BYTES_MAX:
+            return invalid_field(
+                "request", f"has {len(data)} bytes, more than the {REQUEST_BYTES_MAX} allowed; send less at a time"
+            )
         try:
             return message_type.FromString(data)
         except DecodeError as error:
-            return error
+            return invalid_field("request", f"cannot be read: {str(error)[:300]}; strings must be UTF-8")
 
     return read
 
 
-def _readable(request: Message | DecodeError) -> Message:
+def _readable(request: Message | HoldfastError) -> Message:
     """Raises INVALID_FIELD for a request that could not be read."""
-    if isinstance(request, DecodeError):
-        raise invalid_field("request", f"cannot be read: {str(request)[:300]}; strings must be UTF-8") from request
+    if isinstance(request, HoldfastError):
+        raise request
     return request
 
 
