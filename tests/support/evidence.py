@@ -162,6 +162,19 @@ class Evidence:
         """Calls of some rpcs, in the order they began."""
         return (call for call in self.calls.values() if call.invoke.op in ops)
 
+    def begun_s(self, call: Call) -> float:
+        """When what a call asks for can first have happened: a repeated request may be answered for an earlier one."""
+        invoke = call.invoke
+        return self._begun_s[invoke.op, invoke.request_id] if invoke.request_id else invoke.at_s
+
+    @cached_property
+    def _begun_s(self) -> dict[tuple[str, str], float]:
+        found: dict[tuple[str, str], float] = {}
+        for call in self.calls.values():
+            key = (call.invoke.op, call.invoke.request_id)
+            found[key] = min(call.invoke.at_s, found.get(key, call.invoke.at_s))
+        return found
+
     @cached_property
     def about(self) -> dict[str, list[Call]]:
         """Calls by the agents they are about, in the order they began."""
@@ -169,6 +182,14 @@ class Evidence:
         for call in self.calls.values():
             for name in call.invoke.about:
                 found[name].append(call)
+        return found
+
+    @cached_property
+    def revocations(self) -> dict[str, list[Call]]:
+        """Calls that ask for the end of a lease, by its name."""
+        found: dict[str, list[Call]] = defaultdict(list)
+        for call in self.of("RevokeLease"):
+            found[call.invoke.lease].append(call)
         return found
 
     @cached_property

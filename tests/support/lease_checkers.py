@@ -9,8 +9,8 @@ from support.history import AgentSeen, Event, WatchMessage
 REGISTRATIONS = ("RegisterAgent", "BatchRegisterAgents")
 """Calls that begin incarnations."""
 
-ENDERS = ("RevokeLease", "DeregisterAgent", *REGISTRATIONS)
-"""Calls that can end a lease before its time: the last ones if another incarnation takes over."""
+REPLACERS = ("DeregisterAgent", *REGISTRATIONS)
+"""Calls that can end a lease before its time, as RevokeLease does: the last ones if another incarnation takes over."""
 
 
 def never_early(evidence: Evidence) -> Iterator[Violation]:
@@ -49,7 +49,7 @@ def _acknowledged_starts(evidence: Evidence) -> dict[str, list[tuple[float, floa
     for lease, call, ttl_s in _grants(evidence):
         if lease not in granted:  # a repeated request grants nothing
             granted.add(lease)
-            found[lease].append((call.invoke.at_s, ttl_s, call.events))
+            found[lease].append((evidence.begun_s(call), ttl_s, call.events))
     return found
 
 
@@ -65,19 +65,19 @@ def _grants(evidence: Evidence) -> Iterator[tuple[str, Call, float]]:
 
 def _asked_to_end_s(evidence: Evidence, lease: str) -> float:
     """When someone first asked for the end of a lease, or for something that ends it."""
-    agents = evidence.agents_of.get(lease, set())
-    return first(
-        call.invoke.at_s
-        for call in evidence.of(*ENDERS)
-        if call.may_have_happened
-        and (call.invoke.lease == lease if call.invoke.op == "RevokeLease" else _replaces(call, lease, agents))
+    revoking = evidence.revocations.get(lease, [])
+    replacing = (
+        call
+        for name, uid in evidence.agents_of.get(lease, ())
+        for call in evidence.about.get(name, ())
+        if call.invoke.op in REPLACERS and not _made(call, uid)
     )
+    return first(call.invoke.at_s for call in (*revoking, *replacing) if call.may_have_happened)
 
 
-def _replaces(call: Call, lease: str, agents: set[tuple[str, str]]) -> bool:
-    """Whether a call may take an agent from a lease: not if it is what put it there."""
-    made = {agent.uid for agent in call.ok.agents} if call.ok is not None else set()
-    return any(name in call.invoke.about and uid not in made for name, uid in agents)
+def _made(call: Call, uid: str) -> bool:
+    """Whether a call is what put an agent there, and so takes it from no lease."""
+    return call.ok is not None and any(agent.uid == uid for agent in call.ok.agents)
 
 
 def gone_in_time(evidence: Evidence) -> Iterator[Violation]:
@@ -88,29 +88,35 @@ def gone_in_time(evidence: Evidence) -> Iterator[Violation]:
             sightings += [(call.invoke.at_s, agent, call.ok) for agent in call.ok.agents]
     for final in evidence.finals:
         sightings += [(final.at_s, agent, final) for agent in final.agents]
+    granted: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for name, call, ttl_s in _grants(evidence):
+        if call.end is not None:
+            granted[name].append((call.end.at_s, ttl_s))
+    disturbances = _disturbances(evidence)
     ends_s: dict[str, float] = {}
     for at_s, agent, event in sightings:
         if agent.liveness != "LIVE":
             continue
         if agent.lease not in ends_s:
-            ends_s[agent.lease] = _latest_end_s(evidence, agent.lease)
+            ends_s[agent.lease] = _latest_end_s(evidence, agent.lease, granted[agent.lease], disturbances)
         if at_s > ends_s[agent.lease]:
             late_s = at_s - ends_s[agent.lease]
             yield Violation("L2", f"{agent.name} is LIVE {late_s:.3f} s after {agent.lease} had to end", (event,))
 
 
-def _latest_end_s(evidence: Evidence, lease: str) -> float:
+def _latest_end_s(
+    evidence: Evidence, lease: str, granted: list[tuple[float, float]], disturbances: list[tuple[float, float]]
+) -> float:
     """When a lease ends at the latest, restarts and other disturbances included; infinity if its TTL is not known."""
     kept = [(keep.answer.at_s, keep.answer.ttl_s) for keep in evidence.keeps.get(lease, []) if keep.answer is not None]
     if any(keep.answer is None for keep in evidence.keeps.get(lease, [])):
         return float("inf")  # it may still arrive
-    granted = [(call.end.at_s, ttl_s) for name, call, ttl_s in _grants(evidence) if name == lease and call.end]
     ttls = [ttl_s for _, ttl_s in (*kept, *granted) if ttl_s]
     if not ttls:
         return float("inf")
     slow = 1 + evidence.limits.clock_error
     end_s = max(at_s for at_s, _ in (*kept, *granted)) + ttls[0] * slow
-    for begun_s, over_s in _disturbances(evidence):
+    for begun_s, over_s in disturbances:
         if begun_s <= end_s + evidence.limits.grace_s:
             end_s = max(end_s, over_s + ttls[0] * slow)
     return end_s + evidence.limits.grace_s
@@ -178,7 +184,7 @@ def _is_denied(kept: Keep, keep: Keep, asked_s: float, clock_error: float) -> bo
 
 
 def _kept_after_revoked(evidence: Evidence, lease: str, keeps: list[Keep]) -> Iterator[Violation]:
-    revoked = [call for call in evidence.of("RevokeLease") if call.ok is not None and call.invoke.lease == lease]
+    revoked = [call for call in evidence.revocations.get(lease, ()) if call.ok is not None]
     for call in revoked[:1]:
         assert call.ok is not None
         for keep in keeps:
@@ -205,12 +211,12 @@ def _agents_fences(evidence: Evidence) -> Iterator[Violation]:
             text = f"{agent.name} has the fences {known.fence} and {agent.fence} in one incarnation"
             yield Violation("L5", text, (where, event))
     for name, calls in evidence.about.items():
-        yield from _registered_in_order(name, calls)
+        yield from _registered_in_order(evidence, name, calls)
     for watch in evidence.watches.values():
         yield from _added_in_order(watch.messages)
 
 
-def _registered_in_order(name: str, calls: list[Call]) -> Iterator[Violation]:
+def _registered_in_order(evidence: Evidence, name: str, calls: list[Call]) -> Iterator[Violation]:
     greatest: tuple[int, Call] | None = None
     made = [
         call for call in calls if call.invoke.op in ("RegisterAgent", "BatchRegisterAgents") and call.ok is not None
@@ -222,7 +228,8 @@ def _registered_in_order(name: str, calls: list[Call]) -> Iterator[Violation]:
         if agent is None or agent.uid in seen:
             continue
         seen.add(agent.uid)
-        is_before = greatest is not None and greatest[1].ok is not None and greatest[1].ok.at_s < call.invoke.at_s
+        begun_s = evidence.begun_s(call)
+        is_before = greatest is not None and greatest[1].ok is not None and greatest[1].ok.at_s < begun_s
         if greatest is not None and is_before and agent.fence <= greatest[0]:
             text = f"{name} came back with fence {agent.fence} after {greatest[0]}"
             yield Violation("L5", text, (*greatest[1].events, *call.events))
