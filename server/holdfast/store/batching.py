@@ -35,8 +35,8 @@ GATHER_S_PER_CALLER = 0.00015
 HISTORY_PAGE = 1024
 """Revisions read back from the engine at a time."""
 
-COMPACTED_AT_ONCE = 1000
-"""Revisions compacted without a pause, some 10 ms: writes wait for no more than that."""
+COMPACTED_AT_ONCE = 250
+"""Revisions compacted without a pause, some 10 ms with their fsync: writes wait for no more than that."""
 
 
 @dataclass(slots=True)
@@ -231,14 +231,22 @@ class BatchingStore(ABC):
         if revision > self._revision:
             raise future(revision, self._revision)
         while self._compact_revision < revision:
-            kept, step = self._compact_revision, min(revision, self._compact_revision + COMPACTED_AT_ONCE)
-            self._compact_revision = step  # before it is so: a read that comes meanwhile would find half of it
             try:
-                await self._forget(step)
+                await self._compact_piece(self._compact_revision, revision)
             except (WriteRefusedError, StoreBrokenError) as error:
-                self._compact_revision = kept
                 self._note(error)
                 raise unavailable(str(error)) from error
+
+    async def _compact_piece(self, after: int, before: int) -> None:
+        step = min(before, await self._compacted_at_once(after))
+        if after != self._compact_revision:  # somebody else compacts as well
+            return
+        self._compact_revision = step  # before it is so: a read that comes meanwhile would find half of it
+        try:
+            await self._forget(step)
+        except WriteRefusedError:
+            self._compact_revision = after
+            raise
 
     async def close(self) -> None:
         """See Store. What is broken is left alone: closing a file may write to it. The process must end."""
@@ -247,6 +255,10 @@ class BatchingStore(ABC):
             await self._writer
         if self._end is None:
             await self._shut()
+
+    async def _compacted_at_once(self, after: int) -> int:
+        """The revision up to which compaction goes on from one without a pause."""
+        return after + COMPACTED_AT_ONCE
 
     # Writing.
 

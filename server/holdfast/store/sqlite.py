@@ -37,6 +37,9 @@ WAL_BYTES_MAX = 4 << 20
 PAGE_BYTES_MAX = 8 << 20
 """Bytes of changes after which one reading ends, at the end of a revision: late watchers must not fill the memory."""
 
+COMPACTED_AT_ONCE = 2_000
+"""Versions that compaction looks at without a pause, and those of one revision more."""
+
 _SUPERSEDED = """
 DELETE FROM version WHERE (revision, key) IN (
   SELECT older.revision, older.key FROM version AS newer
@@ -162,6 +165,13 @@ class SqliteStore(BatchingStore):
                 found[key] = KeyValue(key, value, at)
         return [found[key] for key in sorted(found)]
 
+    def _select_revision(self, after: int, versions: int) -> int | None:
+        """The revision that is so many versions further, if there is one."""
+        row = self._connection.execute(
+            "SELECT revision FROM version WHERE revision > ? ORDER BY revision, key LIMIT 1 OFFSET ?", (after, versions)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
     def _delete_superseded(self, before: int) -> None:
         with transaction(self._connection) as database:
             compacted = database.execute("SELECT value FROM meta WHERE name = 'compact_revision'").fetchone()[0]
@@ -210,6 +220,10 @@ class SqliteStore(BatchingStore):
 
     async def _read_range(self, prefix: str, revision: int) -> list[KeyValue]:
         return await self._attempt(self._select_range, prefix, revision)
+
+    async def _compacted_at_once(self, after: int) -> int:
+        by_count = await super()._compacted_at_once(after)
+        return min(by_count, await self._attempt(self._select_revision, after, COMPACTED_AT_ONCE) or by_count)
 
     async def _forget(self, before: int) -> None:
         await self._attempt_write(self._delete_superseded, before)

@@ -221,6 +221,26 @@ def torn(path: Path) -> str:
     return "damaged|malformed"
 
 
+async def test_large_revisions_are_compacted_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is how many versions a step looks at: a batch writes thousands at one revision."""
+    monkeypatch.setattr(engine, "COMPACTED_AT_ONCE", 50)
+    store = await opened(tmp_path / "h.db")
+    for number in range(12):
+        await store.commit(Txn(puts=tuple((f"k{key}", f"{number}".encode()) for key in range(20))))
+    steps: list[int] = []
+    forget = store._forget
+
+    async def recorded(before: int) -> None:
+        steps.append(before)
+        await forget(before)
+
+    monkeypatch.setattr(store, "_forget", recorded)
+    await store.compact(11)
+    assert steps == [3, 6, 9, 11]
+    assert [found.value for found in (await store.range("", 11))[1]] == [b"10"] * 20
+    await store.close()
+
+
 @pytest.mark.parametrize("spoil", [newer, foreign, no_database, torn])
 async def test_a_file_that_cannot_be_trusted_is_refused_and_left_alone(tmp_path: Path, spoil) -> None:
     path = tmp_path / "h.db"
