@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import fleet_bringup, keepalive, register_durable, watch_fanout
+from benchmarks import fleet_bringup, keepalive, register_durable, restart, watch_fanout
 from benchmarks.rounds import Comparison
 
 KNOWN: dict[str, Callable[[], Awaitable[list[Comparison]]]] = {
@@ -12,6 +12,7 @@ KNOWN: dict[str, Callable[[], Awaitable[list[Comparison]]]] = {
     "fleet_bringup": fleet_bringup.run,
     "keepalive": keepalive.run,
     "watch_fanout": watch_fanout.run,
+    "restart": restart.run,
 }
 
 

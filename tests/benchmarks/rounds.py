@@ -5,26 +5,36 @@ import math
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
 ROUNDS = 30
 """A ratio of one round scatters by several percent; the mean of thirty by about one."""
 
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10)
+"""Student's t, two-sided 95 %, for 1 … 18 degrees of freedom; beyond, 2.09 to 1.96 is taken as the first."""
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of output: `ratio` above 1 means that ours is better; the interval is 95 %."""
+    """One line of output: `ratio` above 1 means that ours is better; the interval is 95 %.
+
+    `is_cost` where less is better: seconds, bytes.
+    """
 
     name: str
     peer: str
     metric: str
     unit: str
     pairs: list[tuple[float, float]]
+    is_cost: bool = False
 
     def as_json(self) -> str:
-        """The ratio is the geometric mean over rounds, its interval from the logarithms' standard error."""
-        logs = [math.log(ours / theirs) for ours, theirs in self.pairs]
-        error = stdev(logs) / math.sqrt(len(logs)) * NormalDist().inv_cdf(0.975)
+        """The ratio is the geometric mean over rounds, its interval from the logarithms' standard error.
+
+        One round has no interval: null.
+        """
+        sign = -1 if self.is_cost else 1
+        logs = [sign * math.log(ours / theirs) for ours, theirs in self.pairs]
         line = {
             "name": self.name,
             "peer": self.peer,
@@ -33,11 +43,22 @@ class Comparison:
             "theirs": round(fmean(theirs for _, theirs in self.pairs), 3),
             "unit": self.unit,
             "ratio": round(math.exp(fmean(logs)), 4),
-            "ci_low": round(math.exp(fmean(logs) - error), 4),
-            "ci_high": round(math.exp(fmean(logs) + error), 4),
+            "ci_low": _exp(fmean(logs), -_error(logs)),
+            "ci_high": _exp(fmean(logs), _error(logs)),
             "rounds": len(self.pairs),
         }
         return json.dumps(line)
+
+
+def _error(logs: list[float]) -> float:
+    """Half the interval of the mean; not a number where one value says nothing of how values scatter."""
+    if len(logs) < 2:
+        return math.nan
+    return stdev(logs) / math.sqrt(len(logs)) * (STUDENT[len(logs) - 2] if len(logs) - 2 < len(STUDENT) else 2.09)
+
+
+def _exp(mean: float, error: float) -> float | None:
+    return None if math.isnan(error) else round(math.exp(mean + error), 4)
 
 
 async def alternate(
@@ -53,6 +74,6 @@ async def alternate(
         else:
             first, second = await ours(), await theirs()
         pairs.append((first, second))
-        sys.stderr.write(f"\rround {number + 1}/{rounds}: {first:.0f} against {second:.0f}   ")
+        sys.stderr.write(f"\rround {number + 1}/{rounds}: {first:.4g} against {second:.4g}   ")
     sys.stderr.write("\n")
     return pairs
