@@ -171,16 +171,15 @@ class _Call:
         async def answer(call: CallContext) -> Message:
             validation.check(_readable(request))
             response: Message = await self._handler(request, call)
-            try:
-                give_back = await self._room.take(call.client, response.ByteSize())
-            except HoldfastError:
-                del response  # else the error's traceback keeps it until the collector runs
-                raise
+            give_back = await self._room.take(call.client, response.ByteSize())
             if give_back is not None:
                 context.add_done_callback(cast("Any", give_back))  # the stubs take no function
             return response
 
-        response = await self._carry(answer, context)
+        try:
+            response = await self._carry(answer, context)
+        finally:
+            del request  # of an abort's frames, which go with the collector only
         assert response is not None, "a unary call ends with a response or an abort"
         return response
 
@@ -191,7 +190,10 @@ class _Call:
             validation.check(_readable(request))
             await self._send(self._handler(request, call), context)
 
-        await self._carry(answer, context)
+        try:
+            await self._carry(answer, context)
+        finally:
+            del request
 
     async def bidi_stream(self, requests: AsyncIterator[Message | HoldfastError], context: GrpcContext) -> None:
         """A call with streams both ways."""
@@ -235,6 +237,7 @@ class _Call:
         except HoldfastError as error:
             code = _CODES[error.reason.value.code]
             self._tell(error, correlation_id)
+            _let_frames_go(error)
             await _abort(context, error, correlation_id)
         except Exception:
             code = grpc.StatusCode.INTERNAL
@@ -258,6 +261,13 @@ class _Call:
             reason=error.reason.name,
             message=error.message,
         )
+
+
+def _let_frames_go(error: BaseException | None) -> None:
+    """Forgets where an error came from: its frames hold the request, megabytes of it, until the collector runs."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 async def _abort(context: GrpcContext, error: HoldfastError, correlation_id: str) -> None:
