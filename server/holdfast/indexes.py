@@ -83,15 +83,22 @@ class Population:
         """
         return heapq.merge(self.live.after(after, limit), self.expired.after(after, limit), key=_name)
 
-    def able(self, all_of: Collection[str], any_of: Collection[str]) -> Collection[str] | None:
-        """Names of the live agents with all of some capabilities and one of others; None: no capability is asked."""
-        if not all_of and not any_of:
-            return None
-        sets = [self.by_capability.get(each, _NOBODY) for each in all_of]
-        if any_of:
-            sets.append(_NOBODY.union(*(self.by_capability.get(each, _NOBODY) for each in any_of)))
-        sets.sort(key=len)
-        return sets[0].intersection(*sets[1:])
+    def nearest(self, all_of: Collection[str], any_of: Collection[str]) -> Collection[str] | None:
+        """Names of live agents, among which are all that have all of some capabilities and one of others.
+
+        The fewest that one look at the index gives: others have to be sorted out one by one, which may take its time,
+        while this may not. None if it would not leave out many.
+        """
+        few: Collection[str] | None = min((self._having(each) for each in all_of), key=len, default=None)
+        some = [self._having(each) for each in any_of]
+        some_count = sum(map(len, some))
+        limit = len(self.live) // 2 if few is None else min(len(few), len(self.live) // 2)
+        if some and some_count <= limit:
+            return _NOBODY.union(*some)
+        return few if few is not None and len(few) <= limit else None
+
+    def _having(self, capability: str) -> Collection[str]:
+        return self.by_capability.get(capability, _NOBODY)
 
 
 class Names:

@@ -108,6 +108,10 @@ class View:
         """The agents of a namespace, with their indexes, as they are until the next revision."""
         return self._indexes.population(parent)
 
+    def agents(self, names: Collection[str]) -> list[AgentEntry]:
+        """The agents of these names, in their order; all are there. Some 10 ms for 100 000."""
+        return list(map(self._agents.__getitem__, names))
+
     def entries(
         self, parent: str, after: str = "", limit: int | None = None, *, with_expired: bool = False
     ) -> list[AgentEntry]:

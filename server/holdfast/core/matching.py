@@ -30,6 +30,7 @@ class Selector:
     tier_max: int
     labels: Sequence[tuple[str, str]]
     free_slots_min: int
+    asks_capabilities: bool
 
     @classmethod
     def of(cls, request: MatchAgentsRequest) -> "Selector":
@@ -40,12 +41,13 @@ class Selector:
             request.tier_max,
             tuple(request.labels.items()),
             request.free_slots_min,
+            bool(request.all_of or request.any_of),
         )
 
-    @property
-    def asks_capabilities(self) -> bool:
-        """Whether it asks for any."""
-        return bool(self.all_of or self.any_of)
+    def is_met_by(self, agent: Agent) -> bool:
+        """Whether an agent has the capabilities."""
+        has = {capability.id for capability in agent.capabilities}
+        return self.all_of <= has and (not self.any_of or not self.any_of.isdisjoint(has))
 
 
 SlotsHeld: TypeAlias = Callable[[str], int]
@@ -57,8 +59,13 @@ def free_slots(agent: Agent, slots_held: SlotsHeld) -> int:
     return max(0, agent.max_concurrency - slots_held(agent.name))
 
 
-def first_reason(selector: Selector, agent: Agent, free: int) -> Why | None:
-    """Why an agent that lives, is ENABLED and has the capabilities cannot do the work; None: it can."""
+def first_reason(selector: Selector, entry: AgentEntry, free: int) -> Why | None:
+    """The first of a live agent's `reasons`; None: it can do the work. Made for every candidate, so it is quick."""
+    agent = entry.agent
+    if agent.admin_state != AdminState.ADMIN_STATE_ENABLED:
+        return ADMIN_STATE
+    if selector.asks_capabilities and not selector.is_met_by(agent):
+        return CAPABILITY
     if selector.tier_max and _rank(agent) > selector.tier_max:
         return TIER
     if selector.labels and not _carries(agent, selector.labels):
@@ -76,7 +83,7 @@ def reasons(selector: Selector, entry: AgentEntry, slots_held: SlotsHeld) -> lis
     checks = (
         (EXPIRED, not entry.is_live),
         (ADMIN_STATE, agent.admin_state != AdminState.ADMIN_STATE_ENABLED),
-        (CAPABILITY, selector.asks_capabilities and not _is_able(selector, agent)),
+        (CAPABILITY, not selector.is_met_by(agent)),
         (TIER, bool(selector.tier_max) and _rank(agent) > selector.tier_max),
         (LABEL, not _carries(agent, selector.labels)),
         (SLOTS, free_slots(agent, slots_held) < selector.free_slots_min),
@@ -97,11 +104,6 @@ def order(agent: Agent, free: int) -> tuple[int, int, int, str]:
 def _rank(agent: Agent) -> int:
     """The tier as a number; an agent that tells none stands below all."""
     return agent.tier or _BELOW_ALL
-
-
-def _is_able(selector: Selector, agent: Agent) -> bool:
-    has = {capability.id for capability in agent.capabilities}
-    return selector.all_of <= has and (not selector.any_of or not selector.any_of.isdisjoint(has))
 
 
 def _carries(agent: Agent, labels: Iterable[tuple[str, str]]) -> bool:

@@ -106,7 +106,7 @@ def _cost(parts: Sequence[str], descriptor: Descriptor | None) -> int:
     cost = 1
     for part in parts:
         there = descriptor.fields_by_name.get(part) if descriptor is not None else None
-        if there is None:
+        if there is None or (_is_map(there) and len(parts) > 1):
             break
         cost *= ELEMENT_COST if there.is_repeated else 1
         descriptor = there.message_type

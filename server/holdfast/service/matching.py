@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from holdfast.core.matching import (
     ADMIN_STATE,
+    BREAKER,
     CAPABILITY,
     EXPIRED,
+    LABEL,
+    SLOTS,
+    TIER,
     Selector,
     SlotsHeld,
     Why,
@@ -18,7 +22,7 @@ from holdfast.core.matching import (
     reasons,
 )
 from holdfast.core.state import AgentEntry
-from holdfast.registry.v1.agent_pb2 import AdminState, Agent
+from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     AgentExclusion,
     AgentExclusionCount,
@@ -30,6 +34,9 @@ from holdfast.service.paging import PAGE_BYTES_MAX, PAGE_SIZE_DEFAULT
 from holdfast.service.slices import sliced
 from holdfast.view import View
 
+_OF_LIVE = (ADMIN_STATE, TIER, LABEL, SLOTS, BREAKER)
+"""Reasons that keep a live agent out, but for CAPABILITY."""
+
 Ranked = tuple[tuple[int, int, int, str], int, Agent]
 
 
@@ -39,6 +46,8 @@ class _Snapshot:
 
     revision: int
     total: int
+    live: int
+    held_back: int
     everyone: Iterable[AgentEntry]
     candidates: Sequence[AgentEntry]
     counts: Counter[Why]
@@ -67,41 +76,35 @@ async def match(view: View, request: MatchAgentsRequest) -> MatchAgentsResponse:
 def _snapshot(view: View, parent: str, selector: Selector) -> _Snapshot:
     """What the indexes say at once: everyone, those worth a look, and how many are out before anybody looks."""
     population = view.population(parent)
-    able = population.able(selector.all_of, selector.any_of)
+    near = population.nearest(selector.all_of, selector.any_of)
     live = population.live.after("")
-    if able is None:
-        candidates = live if not population.held_back else [entry for entry in live if _is_enabled(entry)]
-    else:
-        found = (view.agent(name) for name in able)
-        candidates = [entry for entry in found if entry is not None and _is_enabled(entry)]
-    counts: Counter[Why] = Counter()
-    counts[EXPIRED] = len(population.expired)
-    counts[ADMIN_STATE] = population.held_back
-    counts[CAPABILITY] = len(live) - population.held_back - len(candidates)
+    candidates = live if near is None else view.agents(near)
+    counts: Counter[Why] = Counter({EXPIRED: len(population.expired)})
     everyone = population.everyone() if population.expired else live
-    return _Snapshot(view.revision, len(live) + len(population.expired), everyone, candidates, counts)
-
-
-def _is_enabled(entry: AgentEntry) -> bool:
-    return entry.agent.admin_state == AdminState.ADMIN_STATE_ENABLED
+    total, held_back = len(live) + len(population.expired), population.held_back
+    return _Snapshot(view.revision, total, len(live), held_back, everyone, candidates, counts)
 
 
 async def _best(snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, count: int) -> tuple[list[Ranked], int]:
     """The best of those that match, and how many match; counts the others by their first reason."""
     best: list[Ranked] = []
     total = 0
+    counts = snapshot.counts
     async for part in sliced(snapshot.candidates):
         found: list[Ranked] = []
         for entry in part:
             agent = entry.agent
             free = free_slots(agent, slots_held)
-            why = first_reason(selector, agent, free)
+            why = first_reason(selector, entry, free)
             if why is None:
                 found.append((order(agent, free), free, agent))
             else:
-                snapshot.counts[why] += 1
+                counts[why] += 1
         total += len(found)
         best = heapq.nsmallest(count, [*best, *found], key=lambda ranked: ranked[0])
+    # Whom the indexes left out is held back, or lacks a capability.
+    counts[ADMIN_STATE] = snapshot.held_back
+    counts[CAPABILITY] = snapshot.live - total - sum(counts[why] for why in _OF_LIVE)
     return best, total
 
 

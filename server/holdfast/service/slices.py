@@ -9,14 +9,15 @@ from holdfast.core.state import AgentEntry
 from holdfast.filtering import Filter
 from holdfast.registry.v1.agent_pb2 import Agent
 
-SLICE = 2_000
+SLICE = 1_000
 """Agents looked at without a pause where each takes some µs; filters say themselves how many they judge at once."""
 
 T = TypeVar("T")
 
 
-async def sliced(items: Iterable[T], size: int = SLICE) -> AsyncIterator[Sequence[T]]:
-    """The items in order, `size` at a time, with a turn for others in between; they must not change meanwhile."""
+async def sliced(items: Iterable[T], size: int | None = None) -> AsyncIterator[Sequence[T]]:
+    """The items in order, `size` or else `SLICE` at a time, others get turns in between; they must not change."""
+    size = size or SLICE
     remaining = iter(items)
     while part := list(itertools.islice(remaining, size)):
         yield part
