@@ -1,6 +1,7 @@
 """What clients of a simulation do: everything the API offers, at random, from one seed."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ WEIGHTS = {
     "MatchAgents": 2,
     "CordonAgent": 5,
     "UncordonAgent": 5,
-    "DrainAgent": 3,
+    "DrainAgent": 4,
     "BanAgent": 2,
     "UnbanAgent": 4,
     "GrantLease": 6,
@@ -69,6 +70,9 @@ WEIGHTS = {
     "again": 8,
 }
 """How often each is done; `again` repeats an earlier request."""
+
+OPS = tuple(WEIGHTS)
+CUMULATIVE = tuple(itertools.accumulate(WEIGHTS.values()))
 
 
 @dataclass(slots=True)
@@ -95,7 +99,7 @@ class Client:
         """Does what it does."""
         for _ in range(count):
             await asyncio.sleep(self._rng.expovariate(1 / THINK_S))
-            op = self._rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            op = self._rng.choices(OPS, cum_weights=CUMULATIVE)[0]
             await self._act(op)
         for keeping in self._keeping:
             keeping.cancel()
@@ -109,9 +113,13 @@ class Client:
             request = self._request(op)
             if getattr(request, "request_id", ""):
                 self._known.requests.append((op, request))
-        response = await self._network.call(self._name, op, request)
-        if response is not None:
-            self._learn(op, response)
+        calls = [self._network.call(self._name, op, request)]
+        if op == "DrainAgent":  # draining is soon over: who would meet it must come at once
+            other = self._rng.choice(tuple(RULINGS))
+            calls.append(self._network.call(self._name, other, RULINGS[other](name=request.name)))  # type: ignore[attr-defined]
+        for response in await asyncio.gather(*calls):
+            if response is not None:
+                self._learn(op, response)
 
     def _learn(self, op: str, response: object) -> None:
         if op == "GrantLease":
@@ -134,7 +142,7 @@ class Client:
 
     async def _keep(self, lease: str, every_s: float, for_s: float) -> None:
         end_s = asyncio.get_running_loop().time() + for_s
-        while asyncio.get_running_loop().time() < end_s and await self._network.keep(self._name, lease):
+        while asyncio.get_running_loop().time() < end_s and await self._network.keep(self._name, lease):  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(every_s)
 
     # Requests.

@@ -119,7 +119,7 @@ class Network:
                 handling.add_done_callback(_quietly)
                 await asyncio.wait([handling])
                 if handling.cancelled() or handling.exception() is not None:
-                    raise TimeoutError
+                    await asyncio.get_running_loop().create_future()  # nobody answers
                 response = handling.result()
                 await self._pass()
         except TimeoutError:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.errors import HoldfastError
 from holdfast.failpoints import Failpoint
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
@@ -88,7 +89,8 @@ class Node:
 
     async def _run(self) -> None:
         registry = self.registry
-        self.spawn(registry.follow_store())
+        following = self.spawn(registry.follow_store())
+        following.add_done_callback(self._ended)
         await registry.view.is_ready.wait()
         if registry.replicas is not None:
             self.spawn(registry.replicas.run())
@@ -97,6 +99,11 @@ class Node:
         self.spawn(Drainer(registry).run())
         self.is_serving = True
         self._history.mark(self.name, "serving")
+
+    def _ended(self, following: "asyncio.Task[None]") -> None:
+        """A server that cannot follow its store ends; compaction may overtake one that has just begun."""
+        if not following.cancelled() and isinstance(following.exception(), HoldfastError):
+            self.kill()
 
     def kill(self) -> None:
         """Ends it at once, with everything it was about to do."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.store.batching import BatchingStore, StoreBrokenError, WriteRefusedError
@@ -62,7 +62,7 @@ class SimulatedStore(MemoryStore):
         if self._writer is not None:
             self._writer.cancel()
 
-    def commit(self, txn: Txn) -> Awaitable[Committed | Conflict]:
+    def commit(self, txn: Txn) -> "asyncio.Future[Committed | Conflict]":
         """See Store."""
         if self._context is None:
             return super().commit(txn)

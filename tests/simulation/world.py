@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest
-from holdfast.replicas import PROOF_S
+from holdfast.replicas import PROOF_S, TAKEOVER_S
 from simulation import loop
 from simulation.clients import PARENT, Client, Known, Watcher
 from simulation.coverage import FAILPOINTS, Coverage
@@ -91,7 +91,7 @@ class World:
         self._network = Network(self._nodes, self._fork(), self.history)
         self._tasks: list[asyncio.Task[None]] = []
         self.limits = Limits(
-            grace_s=2.5 + (PROOF_S if self._is_shared else 0.0),
+            grace_s=2.5 + (PROOF_S + TAKEOVER_S if self._is_shared else 0.0),
             clock_error=DRIFT,
             requests_kept_s=3600 / wall_rate / 2,
             expired_kept_s=3600 / wall_rate / 2,
@@ -192,7 +192,7 @@ class World:
             await asyncio.sleep(0.1)
 
     async def _finish(self, watchers: list[Watcher]) -> None:
-        await asyncio.sleep(self._rng.choice([0.0, 3.0, 15.0]))
+        await asyncio.sleep(self._rng.choice([0.0, 3.0, 20.0]))
         node = self._nodes[-1]
         response = await node.handler("ListAgents")(ListAgentsRequest(parent=PARENT, filter=ALL, page_size=1000), CALL)
         self.history.final_state("final", PARENT, response.revision, response.agents)

@@ -196,15 +196,15 @@ def operators_are_obeyed(evidence: Evidence) -> Iterator[Violation]:
         ]
         if rulings:
             for call in registrations:
-                yield from _obeys(name, call, rulings)
+                yield from _obeys(evidence, name, call, rulings)
     yield from _only_operators_decide(evidence)
 
 
-def _obeys(name: str, call: Call, rulings: list[Call]) -> Iterator[Violation]:
+def _obeys(evidence: Evidence, name: str, call: Call, rulings: list[Call]) -> Iterator[Violation]:
     """A registration has the state that the last ruling before it left, if that is known."""
     ok = call.ok
     assert ok is not None
-    done = [ruling for ruling in rulings if ruling.ok is not None and ruling.ok.at_s < call.invoke.at_s]
+    done = [ruling for ruling in rulings if ruling.ok is not None and ruling.ok.at_s < evidence.begun_s(call)]
     last = max(done, key=lambda ruling: ruling.invoke.at_s, default=None)
     if last is None or last.ok is None or ok.revision <= last.ok.revision:
         return
@@ -251,7 +251,7 @@ def repeats_are_answered_alike(evidence: Evidence) -> Iterator[Violation]:
             if call.ok is not None:
                 answered[key] = call
             continue
-        if call.invoke.at_s - earlier.invoke.at_s >= evidence.limits.requests_kept_s:
+        if call.invoke.at_s - evidence.begun_s(call) >= evidence.limits.requests_kept_s:
             continue
         yield from _is_alike(earlier, call)
 
