@@ -17,6 +17,9 @@ from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord
 from holdfast.store.interface import Change, KeyValue, Store, StoreFileError
 
+APPLIED_AT_ONCE = 500
+"""Records taken in without a pause, and at least one revision: some 30 ms where each is the end of a lease."""
+
 
 class LeaseListener(Protocol):
     """Learns of leases as the view does."""
@@ -188,9 +191,11 @@ class View:
         if self.revision >= target:
             self.is_ready.set()
         async for changes in store.watch(self.revision + 1):
-            self.apply(changes)
-            if self.revision >= target:
-                self.is_ready.set()
+            for piece in _pieces(changes):
+                self.apply(piece)
+                if self.revision >= target:
+                    self.is_ready.set()
+                await asyncio.sleep(0)
 
     def _build(self, revision: int, records: Sequence[KeyValue]) -> None:
         """The state at one revision, in the order it was written, so that what is forgotten by age is met by age."""
@@ -342,6 +347,21 @@ class View:
             self._agents[name] = entry
             self._indexes.add(name, entry)
         return previous
+
+
+def _pieces(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Changes in their order, as many together as make no long pause."""
+    piece: list[Change] = []
+    size = 0
+    for change in changes:
+        more = len(change.puts) + len(change.deletes)
+        if piece and size + more > APPLIED_AT_ONCE:
+            yield piece
+            piece, size = [], 0
+        piece.append(change)
+        size += more
+    if piece:
+        yield piece
 
 
 _ORDER = (names.LEASE_PREFIX, names.ADMIN_PREFIX, names.AGENT_PREFIX, names.REQUEST_PREFIX)

@@ -5,7 +5,7 @@ expire at that revision, however many they are: nothing else is written, so ther
 transaction to hit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -189,31 +189,33 @@ def move(reader: Reader, asked: Sequence[str], replica: str) -> Plan[None]:
 
 
 def _owned_by(replica: str, moving: Sequence[LeaseEntry]) -> Txn:
-    """What gives leases another owner, unless one of them has changed. Their fences stay: their holder does."""
-    puts: list[tuple[str, bytes]] = []
-    for lease in moving:
-        record = LeaseRecord()
-        record.CopyFrom(lease.record)
-        record.fence_revision = record.fence_revision or lease.mod_revision
+    """What gives leases another owner; their holder stays."""
+
+    def own(record: LeaseRecord) -> None:
         record.owner = replica
-        puts.append((names.lease_key(lease.name), record.SerializeToString()))
-    return Txn(compares=_as_they_are(moving), puts=tuple(puts))
 
-
-def _as_they_are(some: Sequence[LeaseEntry]) -> tuple[tuple[str, int], ...]:
-    return tuple((names.lease_key(lease.name), lease.mod_revision) for lease in some)
+    return _rewritten(moving, own)
 
 
 def _ended(ending: Sequence[LeaseEntry], reason: LeaseEndReason.ValueType, now: Timestamp) -> Txn:
     """What ends these leases, unless one of them has changed."""
+    end = LeaseEnd(reason=reason, time=now)
+    return _rewritten(ending, lambda record: record.end.CopyFrom(end))
+
+
+def _rewritten(some: Sequence[LeaseEntry], change: Callable[[LeaseRecord], None]) -> Txn:
+    """What changes the records of leases, unless one of them has changed. Their fences stay."""
+    compares: list[tuple[str, int]] = []
     puts: list[tuple[str, bytes]] = []
-    for lease in ending:
+    for lease in some:
+        key = names.lease_key(lease.name)
         record = LeaseRecord()
         record.CopyFrom(lease.record)
         record.fence_revision = record.fence_revision or lease.mod_revision
-        record.end.CopyFrom(LeaseEnd(reason=reason, time=now))
-        puts.append((names.lease_key(lease.name), record.SerializeToString()))
-    return Txn(compares=_as_they_are(ending), puts=tuple(puts))
+        change(record)
+        compares.append((key, lease.mod_revision))
+        puts.append((key, record.SerializeToString()))
+    return Txn(compares=tuple(compares), puts=tuple(puts))
 
 
 def check_room(reader: Reader, lease: str, more_bytes: int) -> None:

@@ -67,6 +67,9 @@ def admin_state_of(admin: AdminEntry | None) -> AdminState.ValueType:
     return admin.record.state if admin is not None else AdminState.ADMIN_STATE_ENABLED
 
 
+_LIVE = AgentLiveness.AGENT_LIVENESS_LIVE  # looked up once: the enum takes longer to name it than to compare
+
+
 @dataclass(frozen=True, slots=True)
 class AgentEntry:
     """An agent as clients see it (never changed in place), and the revision of its own record."""
@@ -77,7 +80,7 @@ class AgentEntry:
     @property
     def is_live(self) -> bool:
         """Whether its lease stands."""
-        return self.agent.liveness == AgentLiveness.AGENT_LIVENESS_LIVE
+        return self.agent.liveness == _LIVE
 
     def expired_by(self, lease: LeaseEntry) -> "AgentEntry":
         """The same agent once its lease has ended."""
