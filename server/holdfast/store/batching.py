@@ -10,7 +10,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.store.interface import Change, Committed, Conflict, KeyValue, Txn
@@ -213,7 +213,7 @@ class BatchingStore(ABC):
         except StoreBrokenError as error:
             raise unavailable(str(error)) from error
 
-    async def watch(self, from_revision: int) -> AsyncIterator[Sequence[Change]]:
+    async def watch(self, from_revision: int) -> AsyncGenerator[Sequence[Change], None]:
         """See Store. Watchers share one log of recent changes, so a slow one costs no memory."""
         position = from_revision - 1
         while True:

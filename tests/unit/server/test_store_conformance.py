@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, Reason
-from holdfast.store import Change, Committed, Conflict, KeyValue, Txn
+from holdfast.store import Change, Committed, Conflict, KeyValue, Txn, batching, recent, sqlite
 from holdfast.store.batching import BatchingStore, BatchStats
+from holdfast.store.interface import OPERATIONS_MAX, TXN_BYTES_MAX
 from holdfast.store.memory import MemoryStore
 from holdfast.store.sqlite import SqliteStore
 
@@ -115,58 +114,6 @@ async def test_a_closed_store_refuses_and_says_so(tmp_path: Path) -> None:
         assert refused.value.reason is Reason.STORE_UNAVAILABLE
 
 
-KEYS = st.sampled_from(["a", "b", "c", "d/e"])
-STEP = st.tuples(
-    st.lists(st.tuples(KEYS, st.booleans()), max_size=2),  # compares: with the right revision, or a wrong one
-    st.dictionaries(KEYS, st.binary(max_size=3), max_size=3),
-    st.sets(KEYS, max_size=2),
-)
-
-
-@given(steps=st.lists(STEP, max_size=25), compact_at=st.integers(0, 25))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_any_history_agrees_with_a_plain_model(engine, steps, compact_at, tmp_path_factory) -> None:
-    """State, revisions and history follow from the transactions alone, across compaction and reopening."""
-    asyncio.run(check_against_model(ENGINES[engine], steps, compact_at, tmp_path_factory.mktemp("store")))
-
-
-async def check_against_model(make, steps, compact_at: int, folder: Path) -> None:
-    store = make(folder)
-    await store.open()
-    model: dict[str, KeyValue] = {}
-    states: dict[int, list[KeyValue]] = {0: []}
-    for compares, puts, deletes in steps:
-        checks = tuple((key, model[key].mod_revision if key in model else 0) for key, _ in compares)
-        checks = tuple((key, at if good else at + 1) for (key, at), (_, good) in zip(checks, compares, strict=True))
-        gone = tuple(key for key in deletes if key not in puts)
-        outcome = await store.commit(Txn(checks, tuple(puts.items()), gone))
-        before = len(states) - 1
-        if not all(good for _, good in compares):
-            assert outcome == Conflict(before)
-            continue
-        changes = puts or any(key in model for key in gone)
-        assert outcome == Committed(before + bool(changes))
-        if changes:
-            for key in gone:
-                model.pop(key, None)
-            model |= {key: KeyValue(key, value, outcome.revision) for key, value in puts.items()}
-            states[outcome.revision] = [model[key] for key in sorted(model)]
-    compact_at = min(compact_at, store.revision)
-    await store.compact(compact_at)
-    if isinstance(store, SqliteStore):
-        await store.close()
-        store = make(folder)
-        await store.open()
-    for revision in range(max(compact_at, 1), len(states)):
-        assert (await store.range("", revision))[1] == states[revision]
-    if store.revision > compact_at:
-        assert [change.revision for change in await changes_from(store, compact_at + 1)] == [
-            *range(compact_at + 1, len(states))
-        ]
-    await store.close()
-
-
 async def test_company_is_written_together_and_a_lone_caller_does_not_wait(tmp_path: Path) -> None:
     batches: list[BatchStats] = []
     store = SqliteStore(tmp_path / "h.db", batches.append)
@@ -177,3 +124,88 @@ async def test_company_is_written_together_and_a_lone_caller_does_not_wait(tmp_p
         await store.commit(put(f"alone{n}"))
     assert [batch.size for batch in batches] == [100, 1, 1, 1]
     await store.close()
+
+
+async def test_the_wait_for_company_follows_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None for who comes alone, more the more came together before, never more than its bound."""
+    store, waits = MemoryStore(), list[float]()
+    real_sleep = asyncio.sleep
+
+    async def recorded(delay_s: float) -> None:
+        waits.append(delay_s)
+        await real_sleep(0)
+
+    monkeypatch.setattr("holdfast.store.batching.asyncio.sleep", recorded)
+    for together in (1, 1, 4, 1, 1, 500, 2, 1, 1):
+        await asyncio.gather(*(store.commit(put(f"k{n}")) for n in range(together)))
+    pace = batching.GATHER_S_PER_CALLER
+    assert waits == [0, 0, 0, 4 * pace, 0, 0, batching.GATHER_S_MAX, 2 * pace, 0]
+    await store.close()
+
+
+async def test_what_waits_is_bounded_in_number_and_in_bytes(
+    store: BatchingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes beyond is told to come again; those who wait are served."""
+    monkeypatch.setattr(batching, "QUEUE_MAX", 3)
+    monkeypatch.setattr(batching, "QUEUE_BYTES_MAX", 1000)
+    for size_bytes, taken in ((1, 3), (600, 2)):
+        waiting = [store.commit(put(f"k{n}", "x" * size_bytes)) for n in range(taken)]
+        with pytest.raises(HoldfastError) as refused:
+            await store.commit(put("one-more"))
+        assert refused.value.reason is Reason.OVERLOADED
+        assert all(isinstance(outcome, Committed) for outcome in await asyncio.gather(*waiting))
+    assert isinstance(await store.commit(put("later")), Committed)
+
+
+async def test_a_batch_ends_where_it_has_enough_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, each at its own revision; one that is larger than a batch should be goes alone."""
+    monkeypatch.setattr(batching, "BATCH_BYTES_MAX", 1000)
+    batches: list[BatchStats] = []
+    store = SqliteStore(tmp_path / "h.db", batches.append)
+    await store.open()
+    outcomes = await asyncio.gather(
+        *(store.commit(put(f"k{n}", "x" * size)) for n, size in enumerate([400, 400, 400, 5000, 1]))
+    )
+    assert outcomes == [Committed(n) for n in range(1, 6)]
+    assert [batch.size for batch in batches] == [2, 1, 1, 1]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "txn",
+    [
+        Txn(puts=tuple((f"k{n}", b"") for n in range(OPERATIONS_MAX + 1))),
+        Txn(deletes=tuple(f"k{n}" for n in range(OPERATIONS_MAX + 1))),
+        Txn(compares=tuple((f"k{n}", 0) for n in range(OPERATIONS_MAX + 1))),
+        Txn(puts=(("k", b"x" * TXN_BYTES_MAX),)),
+        Txn(puts=(("k", b""),), deletes=("k",)),
+    ],
+    ids=["puts", "deletes", "compares", "bytes", "contradiction"],
+)
+async def test_what_no_engine_takes_is_refused_before_anything_happens(store: BatchingStore, txn: Txn) -> None:
+    with pytest.raises(ValueError, match=r"split it|puts and deletes"):
+        await store.commit(txn)
+    assert store.revision == 0
+
+
+async def test_the_largest_transaction_is_one_revision(store: BatchingStore) -> None:
+    """W4: a watcher gets it whole."""
+    puts = tuple((f"k{n:05}", b"x" * 200) for n in range(OPERATIONS_MAX))
+    assert await store.commit(Txn(compares=tuple((key, 0) for key, _ in puts), puts=puts)) == Committed(1)
+    assert [len(change.puts) for change in await changes_from(store, 1)] == [OPERATIONS_MAX]
+    assert await store.commit(Txn(deletes=tuple(key for key, _ in puts))) == Committed(2)
+    assert (await store.range(""))[1] == []
+
+
+async def test_watchers_far_behind_read_from_the_engine_in_pieces(
+    store: BatchingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in memory is bounded in bytes, and so is what is read back at a time; nobody misses anything."""
+    monkeypatch.setattr(recent, "BYTES_MAX", 5_000)
+    monkeypatch.setattr(sqlite, "PAGE_BYTES_MAX", 3_000)
+    for number in range(40):
+        await store.commit(put(f"k{number}", "x" * 1_000))
+    assert len(store._recent.after(36, 1000)) == 4
+    assert not store._recent.after(0, 1000)
+    assert [change.revision for change in await changes_from(store, 1)] == list(range(1, 41))
