@@ -167,33 +167,30 @@ class _Call:
 
     async def unary(self, request: Message | HoldfastError, context: GrpcContext) -> Message:
         """A unary call."""
+        waiting = [request]
+        del request  # frames of an abort go with the collector only, and must not hold megabytes
 
         async def answer(call: CallContext) -> Message:
-            validation.check(_readable(request))
-            response: Message = await self._handler(request, call)
+            asked = _checked(waiting.pop())
+            response: Message = await self._handler(asked, call)
             give_back = await self._room.take(call.client, response.ByteSize())
             if give_back is not None:
                 context.add_done_callback(cast("Any", give_back))  # the stubs take no function
             return response
 
-        try:
-            response = await self._carry(answer, context)
-        finally:
-            del request  # of an abort's frames, which go with the collector only
+        response = await self._carry(answer, context)
         assert response is not None, "a unary call ends with a response or an abort"
         return response
 
     async def server_stream(self, request: Message | HoldfastError, context: GrpcContext) -> None:
         """A call with a stream of responses."""
+        waiting = [request]
+        del request
 
         async def answer(call: CallContext) -> None:
-            validation.check(_readable(request))
-            await self._send(self._handler(request, call), context)
+            await self._send(self._handler(_checked(waiting.pop()), call), context)
 
-        try:
-            await self._carry(answer, context)
-        finally:
-            del request
+        await self._carry(answer, context)
 
     async def bidi_stream(self, requests: AsyncIterator[Message | HoldfastError], context: GrpcContext) -> None:
         """A call with streams both ways."""
@@ -310,6 +307,13 @@ def _readable(request: Message | HoldfastError) -> Message:
     if isinstance(request, HoldfastError):
         raise request
     return request
+
+
+def _checked(request: Message | HoldfastError) -> Message:
+    """Raises INVALID_FIELD for a request that could not be read or is outside the field rules."""
+    asked = _readable(request)
+    validation.check(asked)
+    return asked
 
 
 def _serialise(response: Message | bytes) -> bytes:
