@@ -160,7 +160,7 @@ def _along(path: Path, at: int, descriptor: Descriptor, operator: str, literal: 
     if nested is None or nested.full_name in (TIMESTAMP, DURATION):
         raise refusal(path.position, f"{shown('.'.join(path.parts))}: {name} has no fields of its own")
     if field.is_repeated:
-        inner = _along(path, at + 1, nested, _positive(operator), literal)
+        inner = _along(path, at + 1, nested, _positive(operator, literal), literal)
         return _over_elements(name, inner, operator)
     inner = _along(path, at + 1, nested, operator, literal)
     return lambda message: message.HasField(name) and inner(getattr(message, name))
@@ -228,7 +228,7 @@ def _repeated_match(field: FieldDescriptor, operator: str, literal: Literal) -> 
     if literal.is_star and operator == ":":
         return lambda message: bool(getattr(message, name))
     if field.message_type is None or field.message_type.full_name in (TIMESTAMP, DURATION):
-        return _over_elements(name, test_of(field, _positive(operator), literal), operator)
+        return _over_elements(name, test_of(field, _positive(operator, literal), literal), operator)
     by = field.message_type.fields_by_name.get("id")
     if operator != ":" or by is None:
         told = ", ".join(f"{name}.{each.name}" for each in field.message_type.fields)
@@ -237,8 +237,10 @@ def _repeated_match(field: FieldDescriptor, operator: str, literal: Literal) -> 
     return lambda message: any(test(each.id) for each in getattr(message, name))
 
 
-def _positive(operator: str) -> str:
-    """How each element is compared: `has` asks for equality, and `!=` that none is equal."""
+def _positive(operator: str, literal: Literal) -> str:
+    """How each element is compared: `has` asks for equality, or whether it is set, and `!=` that none is equal."""
+    if literal.is_star and operator == ":":
+        return operator
     return "=" if operator in (":", "!=") else operator
 
 
