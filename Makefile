@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench proto tools schemas lock clean
+.PHONY: help install demo test lint bench soak proto tools schemas lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ lint: $(INSTALLED) ## linters, type checkers, generated code in step
 
 bench: $(INSTALLED) ## benchmarks, one JSON line each on stdout (some: NAMES="keepalive")
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(NAMES)
+
+soak: $(INSTALLED) ## kill a real server over and over, and judge what clients saw (MINUTES=30)
+	@scripts/soak --minutes $(or $(MINUTES),30)
 
 proto: $(INSTALLED) ## regenerate the stubs from proto/
 	@scripts/proto

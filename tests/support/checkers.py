@@ -4,6 +4,7 @@
 report cannot be explained by a registry that keeps its promises, whatever was lost, delayed or killed meanwhile.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from support import call_checkers, lease_checkers, watch_checkers
@@ -42,9 +43,10 @@ def check(events: Sequence[Event], limits: Limits | None = None) -> list[Violati
 
 
 def report(violations: Iterable[Violation], count_max: int = 5) -> str:
-    """Violations for people: the first ones with their evidence."""
+    """Violations for people: how many of which invariant, and the first ones with their evidence."""
     found = list(violations)
-    shown = [f"{len(found)} violations"]
+    counts = Counter(violation.invariant for violation in found)
+    shown = [f"{len(found)} violations{''.join(f', {name} ×{count}' for name, count in counts.items())}"]
     for violation in found[:count_max]:
         shown.append(f"{violation.invariant}: {violation.message}")
         shown += [f"    {event}" for event in violation.evidence]

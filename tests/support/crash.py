@@ -48,6 +48,7 @@ class CrashRun:
         seed: Fixes the workload and everything chosen here.
         bulk: Whether the store's log is filled, too; see Workload.
         program: What runs a server, after the interpreter.
+        args: Further arguments of it.
         env: For the server, besides what the test has.
         undo: Folder of the undo logs, with the shim in `env`: what was not synced is then lost in each crash.
     """
@@ -59,6 +60,7 @@ class CrashRun:
         *,
         bulk: bool = False,
         program: Sequence[str] = ("-m", "holdfast"),
+        args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         undo: Path | None = None,
     ) -> None:
@@ -68,7 +70,10 @@ class CrashRun:
         self.history = History(time.monotonic)
         self.cycles = 0
         self.undone = 0
+        self.how_last = "nothing"
+        """How the server died last."""
         self._program = program
+        self._args = args
         self._env = {"PYTHONPATH": os.pathsep.join([_TESTS, os.environ.get("PYTHONPATH", "")]), **(env or {})}
         self._undo = undo
         self._workload = Workload(seed, bulk=bulk)
@@ -125,13 +130,14 @@ class CrashRun:
 
     def explain(self, violations: Sequence[Violation]) -> str:
         """What was violated, and how to judge again."""
-        return f"seed {self.seed}, {self.folder / 'history.jsonl'}: {report(violations)}"
+        path = self.folder / "history.jsonl"
+        return f"seed {self.seed}: {report(violations)}\njudge again with: scripts/soak --judge {path}"
 
     # A server's life.
 
     def _serve(self, env: Mapping[str, str]) -> ServerProcess:
         self.cycles += 1
-        return ServerProcess(self.folder, env={**self._env, **env}, program=self._program)
+        return ServerProcess(self.folder, *self._args, env={**self._env, **env}, program=self._program)
 
     async def _live(self, server: ServerProcess) -> None:
         """Everyone at work until the server is gone."""
@@ -142,6 +148,7 @@ class CrashRun:
         await asyncio.to_thread(server.process.wait, REACHED_TIMEOUT_S)
 
     def _is_dead(self, how: str) -> None:
+        self.how_last = how
         self.history.mark("server", "killed", how)
         if self._undo is not None:
             self.undone += roll_back_unsynced(self._undo, self.folder)
