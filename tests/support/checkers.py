@@ -46,7 +46,7 @@ def report(violations: Iterable[Violation], count_max: int = 5) -> str:
     """Violations for people: how many of which invariant, and the first ones with their evidence."""
     found = list(violations)
     counts = Counter(violation.invariant for violation in found)
-    shown = [f"{len(found)} violations{''.join(f', {name} ×{count}' for name, count in counts.items())}"]
+    shown = [f"{len(found)} violations{''.join(f', {count} of {name}' for name, count in counts.items())}"]
     for violation in found[:count_max]:
         shown.append(f"{violation.invariant}: {violation.message}")
         shown += [f"    {event}" for event in violation.evidence]
