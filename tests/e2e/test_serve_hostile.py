@@ -3,7 +3,6 @@
 import asyncio
 import queue
 import socket
-import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from holdfast.registry.v1 import lease_service_pb2
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
 from holdfast.registry.v1.lease_service_pb2_grpc import LeaseServiceStub
+from support import held_server
 from support.server import PARENT, ServerProcess, run_serve, serve_in_process, wait_for
 
 LOCAL = [("grpc.use_local_subchannel_pool", 1)]
@@ -181,12 +181,16 @@ def lets_calls_in(stub: AgentRegistryServiceStub) -> bool:
 
 
 def test_a_call_under_way_survives_the_drain(tmp_path: Path) -> None:
-    """Its write waits for another's lock on the file when SIGTERM comes; it is finished, acknowledged and durable."""
-    with ServerProcess(tmp_path) as server, grpc.insecure_channel(server.grpc, options=LOCAL) as channel:
+    """Its write waits to be committed when SIGTERM comes; it is finished, acknowledged and durable."""
+    held = tmp_path / "held"
+    program = (held_server.__file__, str(held))
+    with (
+        ServerProcess(tmp_path, program=program) as server,
+        grpc.insecure_channel(server.grpc, options=LOCAL) as channel,
+    ):
         stub = AgentRegistryServiceStub(channel)
-        other = sqlite3.connect(tmp_path / "h.db", isolation_level=None)
+        held.touch()
         try:
-            other.execute("BEGIN IMMEDIATE")
             call = stub.RegisterAgent.future(
                 pb.RegisterAgentRequest(parent=PARENT, agent_id="late", ttl=Duration(seconds=3600)), timeout=20
             )
@@ -196,9 +200,8 @@ def test_a_call_under_way_survives_the_drain(tmp_path: Path) -> None:
             wait_for(lambda: page(server.http, "/health/ready")[0] == 503, "the drain to begin")
             wait_for(lambda: not lets_calls_in(stub), "new calls to be refused")
             assert not call.done()
-            other.execute("ROLLBACK")
         finally:
-            other.close()
+            held.unlink()
         agent = call.result(10).agent
         assert server.process.wait(20) == 0
     with ServerProcess(tmp_path) as server, grpc.insecure_channel(server.grpc, options=LOCAL) as channel:
