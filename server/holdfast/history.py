@@ -152,14 +152,14 @@ class History:
         return self._filtered[key]
 
     async def judge(self, step: Step, parent: str, only: Filter) -> int:
-        """Makes `encoded` quick for a step with many events, by judging them in slices. Returns how many there are.
+        """Makes `encoded` quick for a step with many events, by judging them in slices. Returns how many without a pause.
 
         One step at a time: many watchers of one filter come at once, and each but the first finds the work done.
         """
         events, size = step.events.get(parent, ()), only.messages_at_once
         key = (step.revision, parent, only.text)
-        if only.is_empty or len(events) <= size or key in self._filtered:
-            return 0 if only.is_empty else min(size, len(events))
+        if len(events) <= size or key in self._filtered:
+            return min(size, len(events))
         async with self._judging:
             told: list[Event] = []
             for first in range(0, len(events), size) if key not in self._filtered else ():

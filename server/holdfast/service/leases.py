@@ -32,7 +32,9 @@ ANSWER_S_MAX = 2.0
 """Longest that one message of keepalives is answered late for the store's sake: those behind it wait as long."""
 
 LOOKED_AT_MAX = 2_000
-"""Most leases looked at for one page: some 10 ms. With a filter a page may be short, or empty, and others follow."""
+"""Most leases, with the agents attached to them, looked at for one page: some 10 ms. With a filter a page may be short,
+or empty, and others follow.
+"""
 
 
 class LeaseHandlers:
@@ -123,13 +125,14 @@ class LeaseHandlers:
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
         names = view.standing_leases(request.parent, after)
-        page, last, size_bytes = list[Lease](), "", 0
-        for last in names[:LOOKED_AT_MAX]:
+        page, last, size_bytes, looked_at = list[Lease](), "", 0, 0
+        for last in names:
             shown = self._shown(leases.find_standing(view, last))
             if only.matches(shown):
                 page.append(shown)
                 size_bytes += shown.ByteSize()
-            if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX:
+            looked_at += 1 + len(shown.agents)
+            if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX or looked_at >= LOOKED_AT_MAX:
                 break
         token = paging.encode(query, last) if names and last != names[-1] else ""
         return ListLeasesResponse(leases=page, next_page_token=token, revision=view.revision)

@@ -121,7 +121,8 @@ class AgentWatching:
                 return
             looked_at = 0
             for step in steps:
-                looked_at += await history.judge(step, request.parent, only)
+                if not only.is_empty:
+                    looked_at += await history.judge(step, request.parent, only)
                 encoded = history.encoded(step, parent, only)
                 position = step.revision
                 if encoded is not None:

@@ -132,6 +132,37 @@ async def test_leases_are_listed_in_order_in_pages_and_by_filter() -> None:
         assert [lease.name for lease in await listed_leases(here, "agents:*")] == [granted[3].name]
 
 
+async def test_leases_are_filtered_by_every_field() -> None:
+    """What each field of a lease says of it finds it, and the opposite does not."""
+    async with replica() as here:
+        lease = await here.grant(ttl_s=30)
+        await here.register("one", agent={"lease": lease.name})
+        [shown] = await listed_leases(here)
+        held = {
+            "name": f"name = {lease.name}",
+            "ttl": "ttl = 30s",
+            "expire_time": f"expire_time = {shown.expire_time.ToJsonString()}",
+            "fence": f"fence = {lease.fence}",
+            "agents": f"agents:{PARENT}/agents/one",
+        }
+        assert set(held) == set(Lease.DESCRIPTOR.fields_by_name)
+        for only in held.values():
+            assert await listed_leases(here, only) == [shown]
+            assert await listed_leases(here, f"NOT {only}") == []
+
+
+async def test_a_page_of_leases_counts_what_hangs_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page ends where as much has been looked at as is allowed, though it is not full."""
+    monkeypatch.setattr("holdfast.service.leases.LOOKED_AT_MAX", 5)
+    async with replica() as here:
+        first, second = sorted([(await here.grant()).name for _ in range(2)])
+        for number in range(4):
+            await here.register(f"a{number}", agent={"lease": first})
+        page = await here.leases.list_leases(ListLeasesRequest(parent=PARENT), CALL)
+        assert [lease.name for lease in page.leases] == [first]
+        assert [lease.name for lease in await listed_leases(here)] == [first, second]
+
+
 async def test_a_page_of_leases_looks_at_few_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that matches the last alone finds it, through pages that may be empty."""
     monkeypatch.setattr("holdfast.service.leases.LOOKED_AT_MAX", 3)
