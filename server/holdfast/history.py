@@ -152,7 +152,7 @@ class History:
         return self._filtered[key]
 
     async def judge(self, step: Step, parent: str, only: Filter) -> int:
-        """Makes `encoded` quick for a step with many events, by judging them in slices. Returns how many without a pause.
+        """Makes `encoded` quick for a step of many events by judging them in slices. Returns how many without a pause.
 
         One step at a time: many watchers of one filter come at once, and each but the first finds the work done.
         """

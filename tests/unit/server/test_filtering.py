@@ -78,6 +78,9 @@ def matches(text: str, agent: Agent = AGENT) -> bool:
         "domain = x OR tier = 2_SPECIALIST",
         "(domain = x OR labels:team) capabilities:test",
         "NOT (domain = x AND labels:team)",
+        " ".join(["labels.team = core"] * 200),
+        " ".join(["capabilities:test"] * 160),
+        " ".join(["capabilities.tags:fast"] * 20),
     ],
 )
 def test_what_holds_matches(text: str) -> None:

@@ -1,10 +1,13 @@
 """Lists: filtered, in pages that neither repeat nor skip, and bound to the query they began with."""
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import HoldfastError, Reason
+from holdfast.registry.v1.agent_pb2 import Agent, AgentTier, Capability
 from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest
 from holdfast.registry.v1.lease_service_pb2 import GetLeaseRequest, Lease, ListLeasesRequest
 from support.replica import CALL, PARENT, Replica, replica
@@ -50,6 +53,54 @@ async def test_a_token_is_refused_for_any_other_query() -> None:
             assert refused.value.field_violations[0].field == "page_token"
         with pytest.raises(HoldfastError, match="another query"):
             await here.leases.list_leases(ListLeasesRequest(parent=PARENT, page_token=token), CALL)
+
+
+async def test_agents_are_filtered_by_every_field() -> None:
+    """What each field of an agent says of it finds it, and the opposite does not."""
+    fields = {
+        "display_name": "Reviewer",
+        "tier": AgentTier.AGENT_TIER_2_SPECIALIST,
+        "domain": "development/backend",
+        "capabilities": [Capability(id="review")],
+        "labels": {"team": "core"},
+    }
+    async with replica() as here:
+        agent = await here.register("a", agent=fields)
+        held = {
+            **{
+                name: f"{name} = {getattr(agent, name)}" for name in ("name", "uid", "domain", "fence", "lease", "etag")
+            },
+            **{name: f"{name} = {getattr(agent, name).ToJsonString()}" for name in ("create_time", "update_time")},
+            "display_name": "display_name = Reviewer",
+            "tier": "tier = 2_SPECIALIST",
+            "capabilities": "capabilities:review",
+            "coordination_priority": "coordination_priority = 50",
+            "max_concurrency": "max_concurrency = 1",
+            "status": "status = IDLE",
+            "liveness": "liveness = LIVE",
+            "admin_state": "admin_state = ENABLED",
+            "breaker_state": "breaker_state = CLOSED",
+            "labels": "labels.team = core",
+            "revision": "revision = 1",
+        }
+        assert set(held) == set(Agent.DESCRIPTOR.fields_by_name)
+        for only in held.values():
+            assert await here.listed(only) == ["a"]
+            assert await here.listed(f"NOT {only}") == []
+
+
+async def test_a_page_is_of_one_revision_while_others_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that takes many turns answers with what there was at the revision it names."""
+    monkeypatch.setattr("holdfast.filtering.compiler.MESSAGES_AT_ONCE", 5)
+    async with replica() as here:
+        await here.batch({f"a{number:03}": {"labels": {"odd": str(number % 2)}} for number in range(1000)})
+        request = ListAgentsRequest(parent=PARENT, filter="labels.odd = 1 NOT name:paged", page_size=1000)
+        asked = asyncio.create_task(here.agents.list_agents(request, CALL))
+        while not asked.done():
+            await here.deregister(f"a{1000 - here.registry.store.revision:03}")  # from the end
+        page = await asked
+        assert here.registry.store.revision > page.revision + 5
+        assert len(page.agents) == (1001 - page.revision) // 2
 
 
 CHANGES = st.lists(st.tuples(st.sampled_from("+-"), st.integers(0, 15)), max_size=8)

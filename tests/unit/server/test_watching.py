@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -340,6 +341,35 @@ async def _step(here: Replica, agent_id: str, step: str, team: str) -> None:
         await here.settle()
 
 
+@contextlib.asynccontextmanager
+async def turns() -> AsyncIterator[list[None]]:
+    """One element for each turn that others got meanwhile."""
+    taken: list[None] = []
+
+    async def take() -> None:
+        while True:
+            taken.append(None)
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(take())
+    try:
+        yield taken
+    finally:
+        others.cancel()
+
+
+async def test_a_long_history_is_searched_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch resumed far back, whose filter matches next to nothing, lets others go on."""
+    monkeypatch.setattr("holdfast.filtering.compiler.MESSAGES_AT_ONCE", 10)
+    async with replica() as here:
+        for number in range(300):
+            await here.register(f"a{number}")
+        async with turns() as taken:
+            [found] = await here.watch(1, start_revision=1, filter="name:a299 -labels:resumed")
+        assert kinds([found]) == [(300, [(ADDED, "a299")])]
+        assert len(taken) >= 25
+
+
 async def test_a_step_of_many_is_judged_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others get their turn while a large batch is judged, and many watchers of one filter have it judged once."""
     monkeypatch.setattr("holdfast.filtering.compiler.MESSAGES_AT_ONCE", 10)
@@ -348,18 +378,9 @@ async def test_a_step_of_many_is_judged_in_slices(monkeypatch: pytest.MonkeyPatc
         await here.batch({f"a{number}": {} for number in range(1000)})
         history = here.registry.view.history
         [step] = history.after(0, 10)
-        turns = 0
-
-        async def others() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        running = asyncio.create_task(others())
-        await asyncio.gather(*(history.judge(step, PARENT, only) for _ in range(20)))
-        running.cancel()
-        assert 100 <= turns < 200
+        async with turns() as taken:
+            await asyncio.gather(*(history.judge(step, PARENT, only) for _ in range(20)))
+        assert 100 <= len(taken) < 200
         found = WatchAgentsResponse.FromString(history.encoded(step, PARENT, only) or b"")
         assert len(found.events.events) == 11
 
