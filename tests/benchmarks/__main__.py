@@ -1,29 +1,36 @@
-"""`make bench`: every benchmark, one JSON line each on stdout; progress on stderr."""
+"""`make bench`: every benchmark, one JSON line each on stdout; progress on stderr. `--short` tries them out."""
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from benchmarks import fleet_bringup, keepalive, register_durable, restart, watch_fanout
-from benchmarks.rounds import Comparison
+from benchmarks import fleet_100k, fleet_bringup, keepalive, register_durable, restart, watch_fanout
+from benchmarks.rounds import Comparison, Figure
 
-KNOWN: dict[str, Callable[[], Awaitable[list[Comparison]]]] = {
-    "register_durable": register_durable.run,
-    "fleet_bringup": fleet_bringup.run,
-    "keepalive": keepalive.run,
-    "watch_fanout": watch_fanout.run,
-    "restart": restart.run,
+Run = Callable[[], Awaitable[Sequence[Comparison | Figure]]]
+
+KNOWN: dict[str, tuple[Run, Run]] = {
+    "register_durable": (register_durable.run, lambda: register_durable.run(rounds=2, round_s=0.2)),
+    "fleet_bringup": (fleet_bringup.run, lambda: fleet_bringup.run(rounds=2, agents=200, watchers=3)),
+    "keepalive": (keepalive.run, lambda: keepalive.run(rounds=2, round_s=0.2, leases=50)),
+    "watch_fanout": (watch_fanout.run, lambda: watch_fanout.run(rounds=2, watchers=20, events=5)),
+    "restart": (restart.run, lambda: restart.run(rounds=2, agents=500)),
+    "fleet_100k": (fleet_100k.run, lambda: fleet_100k.run(agents=5000, calls=5, watchers=3)),
 }
+"""Each as it is meant, and as short as it can be: figures of the short form say nothing."""
+
+SHORT = "--short"
 
 
-async def main(names: list[str]) -> None:
+async def main(arguments: list[str]) -> None:
     """Runs the benchmarks named, all unless told."""
+    names = [each for each in arguments if each != SHORT]
     unknown = sorted(set(names) - set(KNOWN))
     if unknown:
         sys.exit(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(KNOWN)}.")
     for name in names or KNOWN:
-        for comparison in await KNOWN[name]():
-            sys.stdout.write(comparison.as_json() + "\n")
+        for line in await KNOWN[name][SHORT in arguments]():
+            sys.stdout.write(line.as_json() + "\n")
             sys.stdout.flush()
 
 

@@ -146,23 +146,32 @@ async def put_theirs(connection: Connection, prefix: bytes, values: Sequence[byt
 
 
 class Seeing:
-    """A watch until it has shown `count` events; `begun` once its first message came, which shows none."""
+    """A watch until it has shown `count` events; `begun` once its first message came, which counts only if told so."""
 
     def __init__(
-        self, connection: Connection, method: str, asked: bytes, count: int, events_of: Callable[[bytes], int]
+        self,
+        connection: Connection,
+        method: str,
+        asked: bytes,
+        count: int,
+        events_of: Callable[[bytes], int],
+        *,
+        first_counts: bool = False,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.begun: asyncio.Future[None] = loop.create_future()
         self.seen_all: asyncio.Future[None] = loop.create_future()
         self._missing = count
         self._events_of = events_of
+        self._first_counts = first_counts
         self._stream = connection.open(method, self._message, self._over)
         self._stream.send(asked)
 
     def _message(self, message: bytes) -> None:
         if not self.begun.done():
             self.begun.set_result(None)
-            return
+            if not self._first_counts:
+                return
         self._missing -= self._events_of(message)
         if self._missing <= 0 and not self.seen_all.done():
             self._stream.cancel()

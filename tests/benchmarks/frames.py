@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
+        self._lost = asyncio.Event()
 
     # Calling.
 
@@ -123,10 +124,11 @@ class Connection(asyncio.Protocol):
         if self._streams.pop(stream.number, None) is not None:
             self._write(_frame(RST_STREAM, 0, stream.number, (8).to_bytes(4, "big")))
 
-    def close(self) -> None:
-        """Closes the connection."""
+    async def close(self) -> None:
+        """Closes the connection, and sees it closed: a server that drains would wait for it."""
         if self._transport is not None:
             self._transport.close()
+            await self._lost.wait()
 
     def _send_held_back(self) -> None:
         """In order, so a stream without window holds those behind it back: benchmarks send little on each."""
@@ -182,6 +184,7 @@ class Connection(asyncio.Protocol):
         for stream in list(self._streams.values()):
             stream.on_end(b"the connection was lost")
         self._streams.clear()
+        self._lost.set()
 
     def _take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind == DATA:
@@ -233,7 +236,7 @@ async def connected(address: str) -> AsyncIterator[Connection]:
     try:
         yield connection
     finally:
-        connection.close()
+        await connection.close()
 
 
 def _frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import etcd
 from benchmarks.frames import CallFailedError, Connection, connected
-from benchmarks.processes import Running, cpu_s, pin, start_ours
+from benchmarks.processes import Running, cpu_s, cpu_since_s, pin, start_ours
 from benchmarks.rounds import ROUNDS, Comparison, alternate
 from holdfast.registry.v1 import lease_service_pb2 as messages
 
@@ -62,7 +62,7 @@ async def kept_per_cpu_s(
         before_s, until_s = cpu_s(server.pid), time.perf_counter() + round_s
         streams = [Keeping(connection, method, requests, check, until_s) for _ in range(STREAMS)]
         await asyncio.gather(*(stream.ended for stream in streams))
-        return sum(stream.done for stream in streams) * each / (cpu_s(server.pid) - before_s)
+        return sum(stream.done for stream in streams) * each / cpu_since_s(server.pid, before_s)
 
 
 class Keeping:

@@ -68,6 +68,11 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def cpu_since_s(pid: int, before_s: float) -> float:
+    """CPU seconds taken since `cpu_s` gave `before_s`; at least the one tick that the system counts in."""
+    return max(cpu_s(pid) - before_s, 1 / TICKS_PER_S)
+
+
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is in RAM and its own; pages of files that are mapped are not."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()

@@ -50,6 +50,23 @@ class Comparison:
         return json.dumps(line)
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One line of output without a peer: the same fields, null where two would be compared."""
+
+    name: str
+    metric: str
+    unit: str
+    value: float
+    rounds: int
+
+    def as_json(self) -> str:
+        """The line."""
+        compared = dict.fromkeys(("peer", "theirs", "ratio", "ci_low", "ci_high"))
+        line = {"name": self.name, "metric": self.metric, "ours": round(self.value, 3), "unit": self.unit}
+        return json.dumps({**line, **compared, "rounds": self.rounds})
+
+
 def _error(logs: list[float]) -> float:
     """Half the interval of the mean; not a number where one value says nothing of how values scatter."""
     if len(logs) < 2:

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks.frames import CallFailedError, Connection, connected
-from benchmarks.processes import Running, cpu_s, pin, start, start_ours
+from benchmarks.processes import Running, cpu_s, cpu_since_s, pin, start, start_ours
 from benchmarks.rounds import ROUNDS, Comparison, alternate
 from holdfast.registry.v1 import agent_registry_service_pb2 as messages
 
@@ -96,7 +96,7 @@ class Audience:
         before_s = cpu_s(self._pid)
         for _ in range(events):
             await self.hears(change)
-        return events * self._watchers / (cpu_s(self._pid) - before_s)
+        return events * self._watchers / cpu_since_s(self._pid, before_s)
 
     def _message(self, message: bytes) -> None:
         self.last = message
