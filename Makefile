@@ -31,7 +31,7 @@ test: tools ## run every test
 lint: $(INSTALLED) ## linters, type checkers, generated code in step
 	@scripts/lint
 
-bench: $(INSTALLED) ## benchmarks, one JSON line each on stdout (some: NAMES="keepalive")
+bench: tools ## benchmarks, one JSON line each on stdout (some: NAMES="keepalive")
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(NAMES)
 
 soak: $(INSTALLED) ## kill a real server over and over, and judge what clients saw (MINUTES=30)
