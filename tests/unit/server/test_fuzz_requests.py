@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 
+import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
@@ -45,6 +46,7 @@ async def play(calls: list[Call]) -> list[Answer]:
         for method, data in calls:
             answers.append(await surface.call(method, data))
             assert_fitting(answers[-1], method.input_type)
+            assert answers[-1].code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN), answers[-1]
             await here.pass_time(0.4)
         await assert_sane(here)
         return answers
