@@ -55,10 +55,8 @@ class Network:
 
     async def call(self, client: str, op: str, request: Message) -> Any | None:
         """A unary call; None if it did not succeed, as far as the client knows."""
-        node = self.serving()
-        if node is None:
+        while (node := self.serving()) is None:  # noqa: ASYNC110 - virtual time, and nodes set no event
             await asyncio.sleep(0.1)
-            return None
         validation.check(request)
         call = self.history.invoke(client, op, request)
         try:
