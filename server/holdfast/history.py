@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from holdfast import names
 from holdfast.filtering import Filter
 from holdfast.registry.v1.agent_pb2 import Agent
-from holdfast.registry.v1.agent_registry_service_pb2 import AgentEvent, AgentEvents, AgentEventType, WatchAgentsResponse
+from holdfast.registry.v1.agent_registry_service_pb2 import (
+    AGENT_EVENT_TYPE_ADDED,
+    AGENT_EVENT_TYPE_DELETED,
+    AgentEvent,
+    AgentEvents,
+    AgentEventType,
+    WatchAgentsResponse,
+)
+from holdfast.turns import Turns
 
 FILTERED_BYTES_MAX = 16 << 20
 """Most bytes of serialised responses kept for watches with filters; those asked for last stay. Many watchers of one
@@ -72,11 +80,11 @@ def judged(events: Sequence[Event], only: Filter) -> list[Event]:
 def _judged(event: Event, only: Filter) -> Event | None:
     before = event.previous or event.replaced
     was_there = before is not None and only.matches(before)
-    if event.type == AgentEventType.AGENT_EVENT_TYPE_DELETED:
+    if event.type == AGENT_EVENT_TYPE_DELETED:
         return event if was_there else None
     if only.matches(event.agent):
-        return event if was_there else Event(AgentEventType.AGENT_EVENT_TYPE_ADDED, event.agent, None)
-    return Event(AgentEventType.AGENT_EVENT_TYPE_DELETED, event.agent, before) if was_there else None
+        return event if was_there else Event(AGENT_EVENT_TYPE_ADDED, event.agent, None)
+    return Event(AGENT_EVENT_TYPE_DELETED, event.agent, before) if was_there else None
 
 
 def _response(revision: int, events: Sequence[Event]) -> bytes:
@@ -89,14 +97,19 @@ class FellBehindError(Exception):
 
 
 class History:
-    """Steps of consecutive revisions after `start`."""
+    """Steps of consecutive revisions after `start`.
 
-    def __init__(self) -> None:
+    Args:
+        turns: For steps with many events.
+    """
+
+    def __init__(self, turns: Turns) -> None:
         self.start = 0
         self._steps: deque[Step] = deque()
         self._filtered: OrderedDict[tuple[int, str, str], bytes | None] = OrderedDict()
         self._filtered_bytes = 0
         self._judging = asyncio.Lock()
+        self._turns = turns
         self._advanced = asyncio.Event()
 
     @property
@@ -164,7 +177,7 @@ class History:
             told: list[Event] = []
             for first in range(0, len(events), size) if key not in self._filtered else ():
                 told += judged(events[first : first + size], only)
-                await asyncio.sleep(0)
+                await self._turns.wait()
             if key not in self._filtered:
                 self._keep(key, step.told(parent, told))
         return size

@@ -12,10 +12,23 @@ from holdfast import names
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry
 from holdfast.history import Event, History
 from holdfast.indexes import Indexes, Names, Population
-from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentTier
-from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
+from holdfast.registry.v1.agent_pb2 import (
+    ADMIN_STATE_DRAINING,
+    AGENT_LIVENESS_EXPIRED,
+    AGENT_LIVENESS_LIVE,
+    Agent,
+    AgentLiveness,
+    AgentTier,
+)
+from holdfast.registry.v1.agent_registry_service_pb2 import (
+    AGENT_EVENT_TYPE_ADDED,
+    AGENT_EVENT_TYPE_DELETED,
+    AGENT_EVENT_TYPE_EXPIRED,
+    AGENT_EVENT_TYPE_MODIFIED,
+)
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord
 from holdfast.store.interface import Change, KeyValue, Store, StoreFileError
+from holdfast.turns import Turns
 
 APPLIED_AT_ONCE = 500
 """Records taken in without a pause, and at least one revision: some 30 ms where each is the end of a lease."""
@@ -40,6 +53,7 @@ class View:
 
     Attributes:
         revision: Of the state.
+        turns: For whatever looks at many agents.
         history: What watches are fed from.
         is_ready: Set once the view is whole.
         to_drain: Names of the agents that are DRAINING, the first asked for first.
@@ -50,7 +64,8 @@ class View:
 
     def __init__(self, listener: LeaseListener) -> None:
         self.revision = 0
-        self.history = History()
+        self.turns = Turns()
+        self.history = History(self.turns)
         self.is_ready = asyncio.Event()
         self.to_drain: dict[str, None] = {}
         self.drain_asked = asyncio.Event()
@@ -166,12 +181,12 @@ class View:
     @property
     def live_count(self) -> int:
         """How many agents are LIVE."""
-        return sum(self._indexes.counts[tier, AgentLiveness.AGENT_LIVENESS_LIVE] for tier in AgentTier.values())
+        return sum(self._indexes.counts[tier, AGENT_LIVENESS_LIVE] for tier in AgentTier.values())
 
     @property
     def expired_count(self) -> int:
         """How many agents are EXPIRED and still remembered."""
-        return sum(self._indexes.counts[tier, AgentLiveness.AGENT_LIVENESS_EXPIRED] for tier in AgentTier.values())
+        return sum(self._indexes.counts[tier, AGENT_LIVENESS_EXPIRED] for tier in AgentTier.values())
 
     async def reached(self, revision: int) -> None:
         """Returns once the view is at `revision` or later."""
@@ -268,14 +283,14 @@ class View:
         entry = agent_entry(record, put.mod_revision, self._leases.get(record.agent.lease), self._admin.get(name))
         previous = self._replace(name, entry)
         if previous is not None and previous.agent.uid == entry.agent.uid:
-            events.append(Event(AgentEventType.AGENT_EVENT_TYPE_MODIFIED, entry.agent, previous.agent))
+            events.append(Event(AGENT_EVENT_TYPE_MODIFIED, entry.agent, previous.agent))
         else:
             replaced = previous.agent if previous is not None else None
-            events.append(Event(AgentEventType.AGENT_EVENT_TYPE_ADDED, entry.agent, None, replaced))
+            events.append(Event(AGENT_EVENT_TYPE_ADDED, entry.agent, None, replaced))
 
     def _put_admin(self, name: str, admin: AdminEntry, events: list[Event]) -> None:
         self._admin[name] = admin
-        if admin.record.state == AdminState.ADMIN_STATE_DRAINING:
+        if admin.record.state == ADMIN_STATE_DRAINING:
             self.to_drain[name] = None
             self.drain_asked.set()
         else:
@@ -284,7 +299,7 @@ class View:
         if previous is not None:
             ruled = previous.ruled_by(admin)
             self._replace(name, ruled)
-            events.append(Event(AgentEventType.AGENT_EVENT_TYPE_MODIFIED, ruled.agent, previous.agent))
+            events.append(Event(AGENT_EVENT_TYPE_MODIFIED, ruled.agent, previous.agent))
 
     def _put_lease(self, lease: LeaseEntry, events: list[Event]) -> None:
         self._forget_lease(lease.name)
@@ -301,16 +316,14 @@ class View:
             previous = self._agents[name]
             expired = previous.expired_by(lease)
             self._replace(name, expired)
-            events.append(Event(AgentEventType.AGENT_EVENT_TYPE_EXPIRED, expired.agent, previous.agent))
+            events.append(Event(AGENT_EVENT_TYPE_EXPIRED, expired.agent, previous.agent))
 
     def _delete(self, key: str, events: list[Event], revision: int) -> None:
         prefix, _, name = key.partition(":")
         if prefix + ":" == names.AGENT_PREFIX:
             previous = self._replace(name, None)
             if previous is not None:
-                events.append(
-                    Event(AgentEventType.AGENT_EVENT_TYPE_DELETED, _last(previous.agent, revision), previous.agent)
-                )
+                events.append(Event(AGENT_EVENT_TYPE_DELETED, _last(previous.agent, revision), previous.agent))
         elif prefix + ":" == names.LEASE_PREFIX:
             self._forget_lease(name)
             self._listener.lease_ended(name)

@@ -105,7 +105,7 @@ class AgentRegistry:
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
         revision, limit = view.revision, size + 1 if only.is_empty else None
         entries = view.entries(request.parent, after, limit, with_expired=only.names("liveness"))
-        found = await matching(entries, only, size + 1)
+        found = await matching(entries, only, view.turns, size + 1)
         page = found[: paging.fitting(found, 0, size)]
         token = paging.encode(query, page[-1].name) if len(found) > len(page) else ""
         return ListAgentsResponse(agents=page, next_page_token=token, revision=revision)

@@ -32,6 +32,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 )
 from holdfast.service.paging import PAGE_BYTES_MAX, PAGE_SIZE_DEFAULT
 from holdfast.service.slices import sliced
+from holdfast.turns import Turns
 from holdfast.view import View
 
 _OF_LIVE = (ADMIN_STATE, TIER, LABEL, SLOTS, BREAKER)
@@ -44,6 +45,7 @@ Ranked = tuple[tuple[int, int, int, str], int, Agent]
 class _Snapshot:
     """The agents as they were when the call began; entries are never changed in place."""
 
+    turns: Turns
     revision: int
     total: int
     live: int
@@ -82,7 +84,7 @@ def _snapshot(view: View, parent: str, selector: Selector) -> _Snapshot:
     counts: Counter[Why] = Counter({EXPIRED: len(population.expired)})
     everyone = population.everyone() if population.expired else live
     total, held_back = len(live) + len(population.expired), population.held_back
-    return _Snapshot(view.revision, total, len(live), held_back, everyone, candidates, counts)
+    return _Snapshot(view.turns, view.revision, total, len(live), held_back, everyone, candidates, counts)
 
 
 async def _best(snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, count: int) -> tuple[list[Ranked], int]:
@@ -90,7 +92,7 @@ async def _best(snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, 
     best: list[Ranked] = []
     total = 0
     counts = snapshot.counts
-    async for part in sliced(snapshot.candidates):
+    async for part in sliced(snapshot.candidates, snapshot.turns):
         found: list[Ranked] = []
         for entry in part:
             agent = entry.agent
@@ -115,7 +117,7 @@ async def _exclusions(
     found: list[AgentExclusion] = []
     if not count:
         return found
-    async for part in sliced(snapshot.everyone):
+    async for part in sliced(snapshot.everyone, snapshot.turns):
         for entry in part:
             why = reasons(selector, entry, slots_held)
             if why:

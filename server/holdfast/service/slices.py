@@ -1,6 +1,5 @@
 """Long work on the event loop, in slices, between which others get their turn."""
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TypeVar
@@ -8,6 +7,7 @@ from typing import TypeVar
 from holdfast.core.state import AgentEntry
 from holdfast.filtering import Filter
 from holdfast.registry.v1.agent_pb2 import Agent
+from holdfast.turns import Turns
 
 SLICE = 1_000
 """Agents looked at without a pause where each takes some µs; filters say themselves how many they judge at once."""
@@ -15,7 +15,7 @@ SLICE = 1_000
 T = TypeVar("T")
 
 
-async def sliced(items: Iterable[T], size: int | None = None) -> AsyncIterator[Sequence[T]]:
+async def sliced(items: Iterable[T], turns: Turns, size: int | None = None) -> AsyncIterator[Sequence[T]]:
     """The items in order, `size` or else `SLICE` at a time, others get turns in between; they must not change."""
     size = size or SLICE
     remaining = iter(items)
@@ -23,15 +23,17 @@ async def sliced(items: Iterable[T], size: int | None = None) -> AsyncIterator[S
         yield part
         if len(part) < size:
             return
-        await asyncio.sleep(0)
+        await turns.wait()
 
 
-async def matching(entries: Sequence[AgentEntry], only: Filter, count_max: int | None = None) -> list[Agent]:
+async def matching(
+    entries: Sequence[AgentEntry], only: Filter, turns: Turns, count_max: int | None = None
+) -> list[Agent]:
     """The first agents that a filter matches, at most `count_max` of them."""
     if only.is_empty:
         return [entry.agent for entry in entries[:count_max]]
     found: list[Agent] = []
-    async for part in sliced(entries, only.messages_at_once):
+    async for part in sliced(entries, turns, only.messages_at_once):
         found += [entry.agent for entry in part if only.matches(entry.agent)]
         if count_max is not None and len(found) >= count_max:
             return found[:count_max]

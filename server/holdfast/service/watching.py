@@ -93,7 +93,7 @@ class AgentWatching:
         if request.start_revision == 0:
             position = view.revision
             there = view.entries(request.parent, with_expired=only.names("liveness"))
-            for page in _snapshot(position, await matching(there, only)):
+            for page in _snapshot(position, await matching(there, only, view.turns)):
                 yield page
         else:
             position = request.start_revision - 1
@@ -132,7 +132,7 @@ class AgentWatching:
                     told_s = clock()
                 if looked_at >= only.messages_at_once:
                     looked_at = 0
-                    await asyncio.sleep(0)
+                    await self._registry.view.turns.wait()
             # By the clock, not by silence: where other namespaces are never silent, a quiet watch must hear it too.
             if tells_progress and clock() - told_s >= self._progress_every_s:
                 yield WatchAgentsResponse(revision=position, progress=WatchProgress())
