@@ -89,9 +89,14 @@ class Replicas:
     async def make_round(self) -> None:
         """Beats, listens, and takes over from the silent.
 
+        Whoever could not prove to be there itself listens anew: when a store that nobody could reach is back, the first
+        to write must not find all others silent.
+
         Raises:
             HoldfastError: STORE_UNAVAILABLE, OVERLOADED.
         """
+        if not self.may_keep:
+            self._heard.clear()
         await self._beat()
         for replica in self._silent():
             await self._take_over(replica)

@@ -36,7 +36,7 @@ from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.registry import Registry
-from holdfast.store.batching import BatchingStore
+from holdfast.store.interface import Store
 from holdfast.store.memory import MemoryStore
 
 PARENT = "namespaces/test"
@@ -162,7 +162,7 @@ class Replica:
 
 
 @contextlib.asynccontextmanager
-async def replica(store: BatchingStore | None = None, clock: Clock | None = None) -> AsyncIterator[Replica]:
+async def replica(store: Store | None = None, clock: Clock | None = None) -> AsyncIterator[Replica]:
     """A replica over a store, with its view kept up until the block ends; its keeper only looks when time passes."""
     clock = clock or Clock()
     store = store or MemoryStore()

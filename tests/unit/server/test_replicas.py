@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
 from holdfast.replicas import BEAT_EVERY_S, PROOF_S, TAKEOVER_S, Replicas
+from holdfast.store.interface import Change, Committed, Conflict, KeyValue, Txn
 from holdfast.store.memory import MemoryStore
 from support.replica import Clock, Replica, replica
 
@@ -20,11 +21,77 @@ class SharedStore(MemoryStore):
     is_shared = True
 
 
+class Link:
+    """One replica's way to the store: while it is cut, nothing is written, read or heard through it."""
+
+    is_shared = True
+
+    def __init__(self, store: SharedStore) -> None:
+        self.store = store
+        self.epoch = store.epoch
+        self._seen = store.revision
+        self._whole = asyncio.Event()
+        self._whole.set()
+
+    @property
+    def is_cut(self) -> bool:
+        return not self._whole.is_set()
+
+    def cut(self) -> None:
+        self._seen = self.store.revision
+        self._whole.clear()
+
+    def mend(self) -> None:
+        self._whole.set()
+
+    @property
+    def revision(self) -> int:
+        return self._seen if self.is_cut else self.store.revision
+
+    @property
+    def compact_revision(self) -> int:
+        return self.store.compact_revision
+
+    async def open(self) -> None:
+        """It is open."""
+
+    def _check(self) -> None:
+        if self.is_cut:
+            raise HoldfastError(Reason.STORE_UNAVAILABLE, "it is cut off")
+
+    async def current_revision(self) -> int:
+        self._check()
+        return await self.store.current_revision()
+
+    def commit(self, txn: Txn) -> asyncio.Future[Committed | Conflict]:
+        self._check()
+        return self.store.commit(txn)
+
+    async def range(self, prefix: str, revision: int = 0) -> tuple[int, list[KeyValue]]:
+        self._check()
+        return await self.store.range(prefix, revision)
+
+    async def watch(self, from_revision: int) -> AsyncIterator[Sequence[Change]]:
+        async for changes in self.store.watch(from_revision):
+            for change in changes:
+                while self.is_cut and change.revision > self._seen:
+                    await self._whole.wait()
+                yield [change]
+
+    async def compact(self, revision: int) -> None:
+        self._check()
+        await self.store.compact(revision)
+
+    async def close(self) -> None:
+        """It belongs to others, too."""
+
+
 class Fleet:
     """Replicas over one store; `step` lets time pass for all that are up, each by its own clock."""
 
-    def __init__(self, members: list[Replica]) -> None:
+    def __init__(self, members: list[Replica], links: list[Link]) -> None:
         self.members = members
+        self.links = links
         self.paused: set[int] = set()
         self.rates = [1.0] * len(members)
 
@@ -32,6 +99,9 @@ class Fleet:
         sharing = self.members[index].registry.replicas
         assert sharing is not None
         return sharing
+
+    def is_cut(self, index: int) -> bool:
+        return bool(self.links) and self.links[index].is_cut
 
     async def step(self, seconds: float = 0.25) -> None:
         for index, member in enumerate(self.members):
@@ -41,7 +111,8 @@ class Fleet:
             with contextlib.suppress(HoldfastError):
                 await self.sharing(index).make_round()
             member.registry.keeper.look()
-            await member.settle()
+            if not self.is_cut(index):
+                await member.settle()
 
     async def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds / 0.25)):
@@ -51,9 +122,13 @@ class Fleet:
 @contextlib.asynccontextmanager
 async def fleet(count: int = 2) -> AsyncIterator[Fleet]:
     store = SharedStore()
+    links = [Link(store) for _ in range(count)]
     async with contextlib.AsyncExitStack() as stack:
-        members = [await stack.enter_async_context(replica(store, Clock(1000.0 * n))) for n in range(1, count + 1)]
-        together = Fleet(members)
+        members = [
+            await stack.enter_async_context(replica(link, Clock(1000.0 * number)))
+            for number, link in enumerate(links, 1)
+        ]
+        together = Fleet(members, links)
         await together.step()
         yield together
 
@@ -151,6 +226,40 @@ async def test_a_beat_that_was_not_seen_yet_stops_a_takeover() -> None:
         assert is_kept((await a.keep(lease))[0])
 
 
+async def test_a_store_that_nobody_reached_is_no_reason_to_take_over() -> None:
+    """The first to write again finds that the others were not heard, and nor was it."""
+    async with fleet() as two:
+        a, _ = two.members
+        lease = (await a.register("x", ttl_s=30)).lease
+        await two.pass_time(2)
+        for link in two.links:
+            link.cut()
+        await two.pass_time(TAKEOVER_S * 2)
+        two.links[1].mend()
+        await two.pass_time(TAKEOVER_S - 1)
+        two.links[0].mend()
+        await two.pass_time(TAKEOVER_S)
+        assert two.sharing(1).takeovers_total == 0
+        assert is_kept((await a.keep(lease))[0])
+
+
+async def test_a_lease_whose_keeper_is_cut_off_stands_until_another_can_have_it() -> None:
+    """L1: what was acknowledged last holds; the one cut off ends nothing, and owns nothing when it is back."""
+    async with fleet() as two:
+        a, b = two.members
+        lease = (await a.register("x", ttl_s=5)).lease
+        await two.pass_time(1)
+        assert is_kept((await a.keep(lease))[0])
+        two.links[0].cut()
+        await two.pass_time(TAKEOVER_S + 0.5)
+        assert await b.listed() == ["x"]
+        assert is_kept((await b.keep(lease))[0])
+        two.links[0].mend()
+        await two.pass_time(4.5)
+        assert await b.listed() == ["x"]
+        assert a.registry.keeper.left_s(lease) is None
+
+
 async def test_leases_of_an_owner_that_never_beat_are_taken_over() -> None:
     """As after a restart: the new process has a new id, and nobody will ever speak for the old one."""
     store = SharedStore()
@@ -159,7 +268,7 @@ async def test_leases_of_an_owner_that_never_beat_are_taken_over() -> None:
         await before.registry.replicas.make_round()  # type: ignore[union-attr]
         lease = (await before.register("x", ttl_s=10)).lease
     async with replica(store, clock) as after:
-        one = Fleet([after])
+        one = Fleet([after], [])
         await one.pass_time(TAKEOVER_S + 0.5)
         assert after.registry.keeper.left_s(lease) is not None
         assert is_kept((await after.keep(lease))[0])
@@ -180,8 +289,9 @@ async def test_many_leases_are_taken_over_in_few_revisions() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_no_promise_is_broken_whatever_stops_or_moves(seed: int) -> None:
-    """L2, L4: pauses, keepalives here and there, clocks that run apart; judged by promises and ends alone."""
+async def test_no_promise_is_broken_whatever_stops_or_moves(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1, L2, L4: pauses, cuts, keepalives here and there, clocks that run apart; judged by promises and ends alone."""
+    monkeypatch.setattr("holdfast.leases.RETRY_S", 0)  # the one pause that is not of the fleet's clocks
     rng = random.Random(seed)
     async with fleet(3) as three:
         three.rates = [rng.uniform(0.97, 1.03) for _ in range(3)]
@@ -190,6 +300,9 @@ async def test_no_promise_is_broken_whatever_stops_or_moves(seed: int) -> None:
         for _ in range(200):
             if rng.random() < 0.05:
                 three.paused ^= {rng.randrange(3)}
+            if rng.random() < 0.05:
+                link = rng.choice(three.links)
+                (link.mend if link.is_cut else link.cut)()
             for lease, ttl_s in leases.items():
                 index = rng.randrange(3)
                 if rng.random() < 0.1 and index not in three.paused:
@@ -202,6 +315,8 @@ async def test_no_promise_is_broken_whatever_stops_or_moves(seed: int) -> None:
             broken = {lease for lease in leases if lease not in standing and true_s < promised[lease] * 0.95 - 0.5}
             assert not broken, f"seed {seed}: ended at {true_s:.2f} s, promised until {promised}"
         three.paused.clear()
+        for link in three.links:
+            link.mend()
         await three.pass_time(TAKEOVER_S + 3 * 7 + PROOF_S)
         assert not any(stands(three, lease) for lease in leases), f"seed {seed}: a lease outlived everybody"
 
