@@ -9,6 +9,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 
+SEND_S_MAX = 60.0
+"""How long the peer may take to take something in."""
+
 CALL = (
     (":method", "POST"),
     (":scheme", "http"),
@@ -58,7 +61,7 @@ class Connection:
 
     def __init__(self, address: str, *, greets: bool = True, settings: bytes = b"") -> None:
         host, port = address.rsplit(":", 1)
-        self._socket = socket.create_connection((host, int(port)), timeout=10)
+        self._socket = socket.create_connection((host, int(port)), timeout=SEND_S_MAX)
         self.window = 65_535
         self.is_open = True
         self._received = bytearray()
@@ -74,7 +77,7 @@ class Connection:
     def send(self, data: bytes) -> bool:
         """Sends bytes; False once the peer has closed, or reads no more."""
         try:
-            self._socket.settimeout(10)
+            self._socket.settimeout(SEND_S_MAX)
             self._socket.sendall(data)
         except OSError:
             self.is_open = False
