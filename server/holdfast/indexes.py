@@ -7,11 +7,17 @@ from collections.abc import Collection, Iterator
 
 from holdfast import names
 from holdfast.core.state import AgentEntry
-from holdfast.registry.v1.agent_pb2 import AdminState, AgentLiveness, AgentTier
+from holdfast.registry.v1.agent_pb2 import (
+    ADMIN_STATE_DRAINED,
+    ADMIN_STATE_DRAINING,
+    ADMIN_STATE_ENABLED,
+    AgentLiveness,
+    AgentTier,
+)
 
 _NOBODY: frozenset[str] = frozenset()
-_ENABLED = AdminState.ADMIN_STATE_ENABLED
-_DRAINS = (AdminState.ADMIN_STATE_DRAINING, AdminState.ADMIN_STATE_DRAINED)
+
+_DRAINS = (ADMIN_STATE_DRAINING, ADMIN_STATE_DRAINED)
 
 
 class Roll:
@@ -64,7 +70,7 @@ class Population:
             self.expired.add(name, entry)
             return
         self.live.add(name, entry)
-        self.held_back += entry.agent.admin_state != _ENABLED
+        self.held_back += entry.agent.admin_state != ADMIN_STATE_ENABLED
         for capability in entry.agent.capabilities:
             self.by_capability.setdefault(capability.id, set()).add(name)
 
@@ -74,7 +80,7 @@ class Population:
             self.expired.remove(name)
             return
         self.live.remove(name)
-        self.held_back -= entry.agent.admin_state != _ENABLED
+        self.held_back -= entry.agent.admin_state != ADMIN_STATE_ENABLED
         for capability in entry.agent.capabilities:
             able = self.by_capability[capability.id]
             able.discard(name)

@@ -13,7 +13,12 @@ from holdfast.core.leases import lease_not_found
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError, Reason
 from holdfast.guard import HELD_S_MAX, StallGuard
-from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
+from holdfast.registry.v1.lease_service_pb2 import (
+    LEASE_DIRECTIVE_CONTINUE,
+    LEASE_DIRECTIVE_STOP,
+    LEASE_DIRECTIVE_UNSPECIFIED,
+    KeepLeaseAliveResult,
+)
 
 TICK_S = 0.25
 """Longest sleep between looks at the clock."""
@@ -90,9 +95,7 @@ class LeaseKeeper:
             return
         if lease.name in self._slots:
             return
-        kept = KeepLeaseAliveResult(
-            lease=lease.name, fence=lease.fence, directive=LeaseDirective.LEASE_DIRECTIVE_CONTINUE
-        )
+        kept = KeepLeaseAliveResult(lease=lease.name, fence=lease.fence, directive=LEASE_DIRECTIVE_CONTINUE)
         kept.ttl.FromMilliseconds(lease.record.ttl_ms)
         ttl_s = lease.record.ttl_ms / 1000
         grace_s = self._moved_grace_s if lease.was_moved else 0.0
@@ -249,7 +252,7 @@ def not_kept(name: str, error: HoldfastError) -> KeepLeaseAliveResult:
     status = error.to_status()
     status.message = error.message.replace(f" {name!r}", "")[:NOT_KEPT_CHARS_MAX]
     del status.details[1:]
-    directive = LeaseDirective.LEASE_DIRECTIVE_UNSPECIFIED
+    directive = LEASE_DIRECTIVE_UNSPECIFIED
     if error.reason is Reason.LEASE_NOT_FOUND:
-        directive = LeaseDirective.LEASE_DIRECTIVE_STOP
+        directive = LEASE_DIRECTIVE_STOP
     return KeepLeaseAliveResult(lease=name, directive=directive, status=status)

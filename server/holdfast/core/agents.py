@@ -22,7 +22,15 @@ from holdfast.core.state import (
     unchanged,
 )
 from holdfast.errors import HoldfastError, Reason, invalid_field
-from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentStatus, BreakerState, Capability
+from holdfast.registry.v1.agent_pb2 import (
+    ADMIN_STATE_BANNED,
+    AGENT_LIVENESS_LIVE,
+    AGENT_STATUS_IDLE,
+    BREAKER_STATE_CLOSED,
+    AdminState,
+    Agent,
+    Capability,
+)
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     DeregisterAgentRequest,
     DeregisterAgentResponse,
@@ -105,7 +113,7 @@ def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
 
 def present(agent: Agent, command: Registration, state: AdminState.ValueType) -> Agent:
     """Makes of a new agent what is answered; its fence has the epoch's part."""
-    agent.liveness = AgentLiveness.AGENT_LIVENESS_LIVE
+    agent.liveness = AGENT_LIVENESS_LIVE
     agent.admin_state = state
     agent.update_time.CopyFrom(command.now)
     agent.fence = fence_of(command.epoch, 0)
@@ -145,7 +153,7 @@ def check_capabilities(capabilities: Iterable[Capability]) -> None:
 
 def _check_succession(name: str, previous: AgentEntry | None, state: AdminState.ValueType, fence: int) -> None:
     """May another incarnation follow this one now?"""
-    if state == AdminState.ADMIN_STATE_BANNED:
+    if state == ADMIN_STATE_BANNED:
         raise HoldfastError(Reason.AGENT_BANNED, f"an operator banned {name}; it must be unbanned first.", subject=name)
     if previous is None and fence:
         raise HoldfastError(
@@ -172,7 +180,7 @@ def new_agent(command: Registration) -> Agent:
     agent.uid = command.uid
     agent.etag = ""
     fill_in(agent)
-    agent.breaker_state = BreakerState.BREAKER_STATE_CLOSED
+    agent.breaker_state = BREAKER_STATE_CLOSED
     agent.create_time.CopyFrom(command.now)
     return agent
 
@@ -181,7 +189,7 @@ def fill_in(agent: Agent) -> None:
     """Puts the defaults where an agent tells nothing."""
     agent.coordination_priority = agent.coordination_priority or PRIORITY_DEFAULT
     agent.max_concurrency = agent.max_concurrency or CONCURRENCY_DEFAULT
-    agent.status = agent.status or AgentStatus.AGENT_STATUS_IDLE
+    agent.status = agent.status or AGENT_STATUS_IDLE
 
 
 def _release(reader: Reader, previous: AgentEntry | None, kept_lease: str) -> Txn:

@@ -13,7 +13,7 @@ from holdfast.core.agents import Registration, date, incarnate, new_agent, prese
 from holdfast.core.requests import remember, replay
 from holdfast.core.state import Plan, Reader
 from holdfast.errors import FieldViolation, HoldfastError, invalid_field, invalid_fields
-from holdfast.registry.v1.agent_pb2 import AdminState, Agent
+from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_ENABLED, Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     BatchRegisterAgentsRequest,
     BatchRegisterAgentsResponse,
@@ -138,7 +138,7 @@ def _answer(batch: Batch, agents: list[Agent]) -> BatchAnswer:
     """The answer without what the request says when it is repeated."""
     answer = BatchAnswer(seed=batch.seed, epoch=batch.epoch, time=batch.now)
     for index, agent in enumerate(agents):
-        if agent.admin_state != AdminState.ADMIN_STATE_ENABLED:
+        if agent.admin_state != ADMIN_STATE_ENABLED:
             answer.admin_states[index] = agent.admin_state
     return answer
 
@@ -150,5 +150,5 @@ def _again(batch: Batch, answered: BatchAnswer) -> list[Agent]:
     for index, command in enumerate(_commands(first)):
         agent = new_agent(command)
         agent.lease = agent.lease or names.lease_name(command.request.parent, command.lease_id)
-        agents.append(present(agent, command, answered.admin_states.get(index, AdminState.ADMIN_STATE_ENABLED)))
+        agents.append(present(agent, command, answered.admin_states.get(index, ADMIN_STATE_ENABLED)))
     return agents

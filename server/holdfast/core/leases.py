@@ -24,7 +24,7 @@ from holdfast.registry.v1.lease_service_pb2 import (
     Lease,
     RevokeLeaseResponse,
 )
-from holdfast.storage.v1.records_pb2 import LeaseEnd, LeaseEndReason, LeaseRecord
+from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_EXPIRED, LeaseEnd, LeaseEndReason, LeaseRecord
 from holdfast.store.interface import Txn
 
 AGENTS_BYTES_MAX = 7 << 18
@@ -172,7 +172,7 @@ def expire(reader: Reader, due: Sequence[str], now: Timestamp) -> Plan[int]:
         if ending and size_bytes > AGENTS_BYTES_MAX:
             break
         ending.append(lease)
-    return Plan(_ended(ending, LeaseEndReason.LEASE_END_REASON_EXPIRED, now), lambda _: len(ending))
+    return Plan(_ended(ending, LEASE_END_REASON_EXPIRED, now), lambda _: len(ending))
 
 
 def take_over(reader: Reader, due: Sequence[str], replica: str, condition: tuple[str, int]) -> Plan[None]:

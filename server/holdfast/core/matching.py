@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.core.state import AgentEntry
-from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentTier, BreakerState
+from holdfast.registry.v1.agent_pb2 import (
+    ADMIN_STATE_ENABLED,
+    BREAKER_STATE_OPEN,
+    Agent,
+    AgentTier,
+)
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentExclusionReason, MatchAgentsRequest
 
 Why: TypeAlias = AgentExclusionReason.ValueType
@@ -62,7 +67,7 @@ def free_slots(agent: Agent, slots_held: SlotsHeld) -> int:
 def first_reason(selector: Selector, entry: AgentEntry, free: int) -> Why | None:
     """The first of a live agent's `reasons`; None: it can do the work. Made for every candidate, so it is quick."""
     agent = entry.agent
-    if agent.admin_state != AdminState.ADMIN_STATE_ENABLED:
+    if agent.admin_state != ADMIN_STATE_ENABLED:
         return ADMIN_STATE
     if selector.asks_capabilities and not selector.is_met_by(agent):
         return CAPABILITY
@@ -72,7 +77,7 @@ def first_reason(selector: Selector, entry: AgentEntry, free: int) -> Why | None
         return LABEL
     if free < selector.free_slots_min:
         return SLOTS
-    if agent.breaker_state == BreakerState.BREAKER_STATE_OPEN:
+    if agent.breaker_state == BREAKER_STATE_OPEN:
         return BREAKER
     return None
 
@@ -82,12 +87,12 @@ def reasons(selector: Selector, entry: AgentEntry, slots_held: SlotsHeld) -> lis
     agent = entry.agent
     checks = (
         (EXPIRED, not entry.is_live),
-        (ADMIN_STATE, agent.admin_state != AdminState.ADMIN_STATE_ENABLED),
+        (ADMIN_STATE, agent.admin_state != ADMIN_STATE_ENABLED),
         (CAPABILITY, not selector.is_met_by(agent)),
         (TIER, bool(selector.tier_max) and _rank(agent) > selector.tier_max),
         (LABEL, not _carries(agent, selector.labels)),
         (SLOTS, free_slots(agent, slots_held) < selector.free_slots_min),
-        (BREAKER, agent.breaker_state == BreakerState.BREAKER_STATE_OPEN),
+        (BREAKER, agent.breaker_state == BREAKER_STATE_OPEN),
     )
     return [reason for reason, applies in checks if applies]
 

@@ -7,7 +7,13 @@ from typing import Generic, Protocol, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
-from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness
+from holdfast.registry.v1.agent_pb2 import (
+    ADMIN_STATE_ENABLED,
+    AGENT_LIVENESS_EXPIRED,
+    AGENT_LIVENESS_LIVE,
+    AdminState,
+    Agent,
+)
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord, RequestRecord
 from holdfast.store.interface import Txn
 
@@ -64,10 +70,7 @@ class AdminEntry:
 
 def admin_state_of(admin: AdminEntry | None) -> AdminState.ValueType:
     """The state an entry says; ENABLED without one."""
-    return admin.record.state if admin is not None else AdminState.ADMIN_STATE_ENABLED
-
-
-_LIVE = AgentLiveness.AGENT_LIVENESS_LIVE  # looked up once: the enum takes longer to name it than to compare
+    return admin.record.state if admin is not None else ADMIN_STATE_ENABLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class AgentEntry:
     @property
     def is_live(self) -> bool:
         """Whether its lease stands."""
-        return self.agent.liveness == _LIVE
+        return self.agent.liveness == AGENT_LIVENESS_LIVE
 
     def expired_by(self, lease: LeaseEntry) -> "AgentEntry":
         """The same agent once its lease has ended."""
@@ -113,10 +116,10 @@ def agent_entry(
     agent.fence = fence_of(record.fence_epoch, record.fence_revision or mod_revision)
     agent.revision = 0
     _touch(agent, mod_revision, record.update_time)
-    agent.liveness = AgentLiveness.AGENT_LIVENESS_LIVE
-    agent.admin_state = AdminState.ADMIN_STATE_ENABLED
+    agent.liveness = AGENT_LIVENESS_LIVE
+    agent.admin_state = ADMIN_STATE_ENABLED
     if lease is None:  # never written by this version; an agent without a lease must not live for ever
-        agent.liveness = AgentLiveness.AGENT_LIVENESS_EXPIRED
+        agent.liveness = AGENT_LIVENESS_EXPIRED
     elif not lease.stands:
         _expire(agent, lease)
     if admin is not None:
@@ -125,7 +128,7 @@ def agent_entry(
 
 
 def _expire(agent: Agent, lease: LeaseEntry) -> None:
-    agent.liveness = AgentLiveness.AGENT_LIVENESS_EXPIRED
+    agent.liveness = AGENT_LIVENESS_EXPIRED
     _touch(agent, lease.mod_revision, lease.record.end.time)
 
 
