@@ -52,6 +52,7 @@ class SimulatedStore(MemoryStore):
         self._versions, self._changes = self._disk.versions, self._disk.changes
         self._compact_revision = self._disk.compact_revision
         self._revision = self._changes[-1].revision if self._changes else self._compact_revision
+        self._durable = self._revision
         for key, versions in self._versions.items():
             if versions[-1][1] is not None:
                 self._mod_revisions[key] = versions[-1][0]
@@ -74,6 +75,9 @@ class SimulatedStore(MemoryStore):
             raise WriteRefusedError("the disk is full")
         breaks, self.breaks_next = self.breaks_next, None
         if breaks is not False:
+            for change in changes:
+                self._durable += 1
+                assert change.revision == self._durable, f"revision {change.revision} is written as {self._durable}"
             await super()._write(changes)
             self._told(changes)
         if breaks is not None:

@@ -92,6 +92,7 @@ def no_holes(evidence: Evidence) -> Iterator[Violation]:
         yield from _missed_by(watch, told, acknowledged)
         if watch.is_unfiltered:
             yield from _breaks(evidence, watch)
+            yield from _ends_unlike(evidence, watch)
 
 
 _Known = dict[tuple[int, str], tuple[Callable[[str], bool], Event]]
@@ -139,6 +140,36 @@ def _breaks(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
                 states.pop(name, None)
             else:
                 states[name] = change.agent
+
+
+def _ends_unlike(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
+    """Who has been told everything knows the LIVE agents of the final state, and no others."""
+    for final in evidence.finals:
+        begins = watch.first_revision or 0
+        if final.parent != watch.begun.parent or not begins <= final.revision <= watch.last_revision:
+            continue
+        if not (watch.begun.start_revision == 0 or _is_whole(evidence, watch)):
+            continue
+        states = _known_at_start(evidence, watch)
+        for message in watch.steps():
+            for change in message.changes if message.revision <= final.revision else ():
+                states[change.agent.name] = change.agent
+                if change.type == "DELETED":
+                    del states[change.agent.name]
+        told = {name: agent.digest for name, agent in states.items() if agent.liveness == "LIVE"}
+        there = {agent.name: agent.digest for agent in final.agents if agent.liveness == "LIVE"}
+        if told != there:
+            names = sorted(name for name, _ in told.items() ^ there.items())
+            yield Violation("W7", f"a watch and the final state differ in {names}", (watch.begun, final))
+
+
+def _is_whole(evidence: Evidence, watch: Watch) -> bool:
+    """Whether a watch goes on from others, the first of which began with a snapshot."""
+    seen: set[int] = set()
+    while watch.begun.resumes in evidence.watches and watch.begun.watch not in seen:
+        seen.add(watch.begun.watch)
+        watch = evidence.watches[watch.begun.resumes]
+    return watch.begun.start_revision == 0
 
 
 def _known_at_start(evidence: Evidence, watch: Watch) -> dict[str, AgentSeen]:

@@ -266,6 +266,14 @@ def unbroken(story: Story, *, bad: bool) -> None:
     story.told(watch, 7, changed(before, replace(born(5), revision=7, digest="seven")))
 
 
+def told_to_the_end(story: Story, *, bad: bool) -> None:
+    watch = story.watch(0)
+    story.events.append(WatchMessage(story.now_s, "w", watch, 4, "events", (), is_snapshot_end=True))
+    story.told(watch, 5, added(born(5)))
+    story.progress(watch, 7)
+    story.final(6, *([born(5), born(6, "b")] if bad else [born(5)]))
+
+
 def not_early(story: Story, *, bad: bool) -> None:
     watch = story.watch()
     story.told(watch, 5, added(agent(5)))
@@ -409,6 +417,7 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("W7", told_to_all),
     ("W7", told_as_to_others),
     ("W7", unbroken),
+    ("W7", told_to_the_end),
     ("L1", not_early),
     ("L1", not_early_after_the_grant),
     ("L1", revoked_before_its_time),
