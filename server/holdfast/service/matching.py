@@ -47,22 +47,30 @@ class _Snapshot:
 
     turns: Turns
     revision: int
-    total: int
-    live: int
+    live: Sequence[AgentEntry]
+    expired: Sequence[AgentEntry]
     held_back: int
-    everyone: Iterable[AgentEntry]
     candidates: Sequence[AgentEntry]
     counts: Counter[Why]
+
+    def search(self, out: Sequence[AgentEntry]) -> Iterable[AgentEntry]:
+        """Where to look for those that do not match, by name; `out` has the first of the candidates that do not."""
+        live = out if self.candidates is self.live else self.live
+        return heapq.merge(live, self.expired, key=_name) if self.expired else live
+
+
+def _name(entry: AgentEntry) -> str:
+    return entry.agent.name
 
 
 async def match(view: View, request: MatchAgentsRequest) -> MatchAgentsResponse:
     """Answers MatchAgents from one revision, in slices."""
     selector, size = Selector.of(request), request.page_size or PAGE_SIZE_DEFAULT
     snapshot = _snapshot(view, request.parent, selector)
-    best, matches_total = await _best(snapshot, selector, view.slots_held, size)
-    excluded = min(size, snapshot.total - matches_total)
+    best, matches_total, out = await _best(snapshot, selector, view.slots_held, size)
+    excluded = min(size, len(snapshot.live) + len(snapshot.expired) - matches_total)
     response = MatchAgentsResponse(revision=snapshot.revision, matches_total=matches_total)
-    response.exclusions.extend(await _exclusions(snapshot, selector, view.slots_held, excluded))
+    response.exclusions.extend(await _exclusions(snapshot, out, selector, view.slots_held, excluded))
     size_bytes = response.ByteSize()
     for _, free, agent in best:
         if response.matches and size_bytes >= PAGE_BYTES_MAX:
@@ -79,17 +87,18 @@ def _snapshot(view: View, parent: str, selector: Selector) -> _Snapshot:
     """What the indexes say at once: everyone, those worth a look, and how many are out before anybody looks."""
     population = view.population(parent)
     near = population.nearest(selector.all_of, selector.any_of)
-    live = population.live.after("")
+    live, expired = population.live.after(""), population.expired.after("")
     candidates = live if near is None else view.agents(near)
-    counts: Counter[Why] = Counter({EXPIRED: len(population.expired)})
-    everyone = population.everyone() if population.expired else live
-    total, held_back = len(live) + len(population.expired), population.held_back
-    return _Snapshot(view.turns, view.revision, total, len(live), held_back, everyone, candidates, counts)
+    counts: Counter[Why] = Counter({EXPIRED: len(expired)})
+    return _Snapshot(view.turns, view.revision, live, expired, population.held_back, candidates, counts)
 
 
-async def _best(snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, count: int) -> tuple[list[Ranked], int]:
-    """The best of those that match, and how many match; counts the others by their first reason."""
+async def _best(
+    snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, count: int
+) -> tuple[list[Ranked], int, list[AgentEntry]]:
+    """The best candidates, how many match, and the first that do not; counts these by their first reason."""
     best: list[Ranked] = []
+    out: list[AgentEntry] = []
     total = 0
     counts = snapshot.counts
     async for part in sliced(snapshot.candidates, snapshot.turns):
@@ -102,22 +111,24 @@ async def _best(snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, 
                 found.append((order(agent, free), free, agent))
             else:
                 counts[why] += 1
+                if len(out) < count:
+                    out.append(entry)
         total += len(found)
         best = heapq.nsmallest(count, [*best, *found], key=lambda ranked: ranked[0])
     # Whom the indexes left out is held back, or lacks a capability.
     counts[ADMIN_STATE] = snapshot.held_back
-    counts[CAPABILITY] = snapshot.live - total - sum(counts[why] for why in _OF_LIVE)
-    return best, total
+    counts[CAPABILITY] = len(snapshot.live) - total - sum(counts[why] for why in _OF_LIVE)
+    return best, total, out
 
 
 async def _exclusions(
-    snapshot: _Snapshot, selector: Selector, slots_held: SlotsHeld, count: int
+    snapshot: _Snapshot, out: Sequence[AgentEntry], selector: Selector, slots_held: SlotsHeld, count: int
 ) -> list[AgentExclusion]:
     """The first by name of those that do not match; `count` says how many there are to find."""
     found: list[AgentExclusion] = []
     if not count:
         return found
-    async for part in sliced(snapshot.everyone, snapshot.turns):
+    async for part in sliced(snapshot.search(out), snapshot.turns):
         for entry in part:
             why = reasons(selector, entry, slots_held)
             if why:
