@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
@@ -217,6 +218,24 @@ def test_uploads_that_never_end_wait_in_the_window(server: ServerProcess) -> Non
         assert_others_are_answered(server)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\xff" * 200_000,
+        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\n" + b"a: b\r\n" * 50_000,
+        b"POST /health/live HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" + bytes(200_000),
+        b"GET /health/live HTTP/9.9\r\n\r\n",
+        raw.PREFACE,
+    ],
+    ids=["noise", "a long path", "many headers", "a body", "another version", "HTTP/2"],
+)
+def test_the_pages_for_probes_are_there_whatever_others_send(server: ServerProcess, sent: bytes) -> None:
+    with growing_at_most(server, 60), raw.Connection(server.http, greets=False) as connection:
+        connection.send(sent)
+        assert metric(server, "holdfast_ready") == 1
+
+
 def largest_agent() -> Agent:
     """Of some 700 KB."""
     tags = [f"{number:02}{'t' * 62}" for number in range(32)]
@@ -232,11 +251,19 @@ def register_largest(server: ServerProcess, count: int) -> None:
             )
 
 
-@pytest.mark.parametrize(("method", "bound_mb"), [("WatchAgents", 400), ("ListAgents", 500)])
-def test_answers_that_nobody_reads_do_not_pile_up(server: ServerProcess, method: str, bound_mb: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "bound_mb"),
+    [
+        (pb.WatchAgentsRequest(parent=PARENT), 400),
+        (pb.WatchAgentsRequest(parent=PARENT, start_revision=1), 400),
+        (pb.ListAgentsRequest(parent=PARENT), 500),
+    ],
+    ids=["snapshots", "changes", "lists"],
+)
+def test_answers_that_nobody_reads_do_not_pile_up(server: ServerProcess, asked: Message, bound_mb: int) -> None:
     """Five hundred large ones: without a bound they took gigabytes, and every other call waited."""
     register_largest(server, 5)
-    request = raw.message(pb.WatchAgentsRequest(parent=PARENT).SerializeToString())
+    method, request = type(asked).__name__.removesuffix("Request"), raw.message(asked.SerializeToString())
     started = f'grpc_server_started_total{{grpc_method="{method}"'
     with (
         growing_at_most(server, bound_mb),
