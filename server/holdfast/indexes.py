@@ -2,7 +2,7 @@
 
 import heapq
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 from holdfast import names
@@ -112,28 +112,50 @@ class Population:
         return self.by_capability.get(capability, _NOBODY)
 
 
+LATE_MAX = 64
+"""Names put in their places one by one; more are sorted in together, which takes a few ms where there are 100 000."""
+
+
 class Names:
-    """Names of resources by namespace, in order."""
+    """Names of resources by namespace, in order.
+
+    What is added is put in its place once somebody looks: when 100 000 are met at start, nobody does.
+    """
 
     def __init__(self) -> None:
         self._by_parent: dict[str, list[str]] = {}
+        self._late: dict[str, list[str]] = {}
 
     def add(self, name: str) -> None:
         """Adds a name that is not there."""
-        insort(self._by_parent.setdefault(names.parent_of(name), []), name)
+        self._late.setdefault(names.parent_of(name), []).append(name)
 
     def remove(self, name: str) -> None:
         """Removes a name that is there."""
         parent = names.parent_of(name)
-        there = self._by_parent[parent]
+        there = self._of(parent)
         del there[bisect_left(there, name)]
         if not there:
             del self._by_parent[parent]
 
     def after(self, parent: str, name: str) -> list[str]:
         """The names of a namespace that are greater."""
-        there = self._by_parent.get(parent, [])
+        there = self._of(parent)
         return there[bisect_right(there, name) :]
+
+    def _of(self, parent: str) -> list[str]:
+        """All names of a namespace, in order."""
+        late = self._late.pop(parent, None)
+        if late is None:
+            return self._by_parent.get(parent, [])
+        there = self._by_parent.setdefault(parent, [])
+        if len(late) > LATE_MAX:
+            there += late
+            there.sort()
+        else:
+            for name in late:
+                insort(there, name)
+        return there
 
 
 class Indexes:
@@ -142,7 +164,7 @@ class Indexes:
     def __init__(self) -> None:
         self.counts: Counter[tuple[AgentTier.ValueType, AgentLiveness.ValueType]] = Counter()
         self._populations: dict[str, Population] = {}
-        self._by_lease: dict[str, set[str]] = defaultdict(set)
+        self._by_lease: dict[str, str | set[str]] = {}  # most have one agent, and a set would take 216 bytes
         self._bytes_by_lease: Counter[str] = Counter()
         self._draining: Counter[str] = Counter()
 
@@ -155,7 +177,7 @@ class Indexes:
         if population is None:
             population = self._populations[parent] = Population()
         population.add(name, entry)
-        self._by_lease[agent.lease].add(name)
+        self._attach(agent.lease, name)
         self._bytes_by_lease[agent.lease] += agent.ByteSize()
         if agent.admin_state in _DRAINS:
             self._draining[agent.lease] += 1
@@ -169,15 +191,32 @@ class Indexes:
         population.remove(name, entry)
         if not population.live and not population.expired:
             del self._populations[parent]
-        attached = self._by_lease[agent.lease]
-        attached.discard(name)
+        self._detach(agent.lease, name)
         self._bytes_by_lease[agent.lease] -= agent.ByteSize()
-        if not attached:
-            del self._by_lease[agent.lease], self._bytes_by_lease[agent.lease]
+        if agent.lease not in self._by_lease:
+            del self._bytes_by_lease[agent.lease]
         if agent.admin_state in _DRAINS:
             self._draining[agent.lease] -= 1
             if not self._draining[agent.lease]:
                 del self._draining[agent.lease]
+
+    def _attach(self, lease: str, name: str) -> None:
+        attached = self._by_lease.get(lease)
+        if attached is None:
+            self._by_lease[lease] = name
+        elif isinstance(attached, str):
+            self._by_lease[lease] = {attached, name}
+        else:
+            attached.add(name)
+
+    def _detach(self, lease: str, name: str) -> None:
+        attached = self._by_lease[lease]
+        if isinstance(attached, str):
+            del self._by_lease[lease]
+            return
+        attached.discard(name)
+        if len(attached) == 1:
+            self._by_lease[lease] = attached.pop()
 
     def population(self, parent: str) -> Population:
         """The agents of a namespace; an empty one for a namespace that nobody is in."""
@@ -185,7 +224,8 @@ class Indexes:
 
     def agents_of(self, lease: str) -> Collection[str]:
         """Names of the agents that name this lease."""
-        return self._by_lease.get(lease, _NOBODY)
+        attached = self._by_lease.get(lease, _NOBODY)
+        return (attached,) if isinstance(attached, str) else attached
 
     def agents_bytes(self, lease: str) -> int:
         """Bytes of the agents that name this lease."""

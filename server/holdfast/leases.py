@@ -41,9 +41,10 @@ ExpireLeases = Callable[[Sequence[str]], Awaitable[int]]
 
 @dataclass(slots=True)
 class _Slot:
+    lease: LeaseEntry
     ttl_s: float
     deadline_s: float
-    kept: KeepLeaseAliveResult
+    kept: KeepLeaseAliveResult | None = None
     held_s: float = 0.0
     ending: asyncio.Future[None] | None = None
 
@@ -95,11 +96,9 @@ class LeaseKeeper:
             return
         if lease.name in self._slots:
             return
-        kept = KeepLeaseAliveResult(lease=lease.name, fence=lease.fence, directive=LEASE_DIRECTIVE_CONTINUE)
-        kept.ttl.FromMilliseconds(lease.record.ttl_ms)
         ttl_s = lease.record.ttl_ms / 1000
         grace_s = self._moved_grace_s if lease.was_moved else 0.0
-        slot = self._slots[lease.name] = _Slot(ttl_s, self._clock() + ttl_s + grace_s, kept)
+        slot = self._slots[lease.name] = _Slot(lease, ttl_s, self._clock() + ttl_s + grace_s)
         heapq.heappush(self._heap, (slot.deadline_s, lease.name))
 
     def lease_ended(self, name: str) -> None:
@@ -115,6 +114,8 @@ class LeaseKeeper:
             return None
         slot.deadline_s = max(slot.deadline_s, self._clock() + slot.ttl_s)
         slot.held_s = 0.0
+        if slot.kept is None:
+            slot.kept = _kept(slot.lease)
         return slot.kept
 
     async def keep_slowly(self, name: str, find: Callable[[str], LeaseEntry | None]) -> KeepLeaseAliveResult:
@@ -242,6 +243,13 @@ def _unproven(name: str) -> HoldfastError:
         Reason.STORE_UNAVAILABLE,
         f"no proof that {name!r} is still kept here: this replica cannot reach the store. Ask another, or try again.",
     )
+
+
+def _kept(lease: LeaseEntry) -> KeepLeaseAliveResult:
+    """What each keepalive of a lease is answered."""
+    kept = KeepLeaseAliveResult(lease=lease.name, fence=lease.fence, directive=LEASE_DIRECTIVE_CONTINUE)
+    kept.ttl.FromMilliseconds(lease.record.ttl_ms)
+    return KeepLeaseAliveResult.FromString(kept.SerializeToString())  # half the memory of one that was put together
 
 
 def not_kept(name: str, error: HoldfastError) -> KeepLeaseAliveResult:

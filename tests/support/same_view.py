@@ -47,7 +47,10 @@ def contents(view: View) -> dict[str, Any]:
         "to_drain": set(view.to_drain),
         "ended": set(view._ended),
         "standing": view.leases_standing,
-        "standing_names": view._standing_names._by_parent,
+        "standing_names": {
+            parent: view.standing_leases(parent)
+            for parent in {*view._standing_names._by_parent, *view._standing_names._late}
+        },
         "counts": +indexes.counts,
         "by_lease": dict(indexes._by_lease),
         "bytes_by_lease": dict(indexes._bytes_by_lease),

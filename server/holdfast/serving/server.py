@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.registry import Registry
 from holdfast.service.transport import UPLOAD_BYTES_MAX, Gate, Transport
+from holdfast.serving import collector
 from holdfast.serving.config import Address, ServerConfig, StoreSpec
 from holdfast.serving.health import Health
 from holdfast.serving.http import HttpServer, Probes
@@ -89,7 +90,8 @@ async def run(config: ServerConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(config)
+    collector.pause()
+    server = Server(config, built=collector.resume)
     try:
         await server.run(stop)
     finally:
@@ -97,10 +99,16 @@ async def run(config: ServerConfig) -> None:
 
 
 class Server:
-    """One server and what belongs to it."""
+    """One server and what belongs to it.
 
-    def __init__(self, config: ServerConfig) -> None:
+    Args:
+        config: What it serves.
+        built: Called once the state has been taken in.
+    """
+
+    def __init__(self, config: ServerConfig, built: Callable[[], None] = lambda: None) -> None:
         self._config = config
+        self._built = built
         self._metrics = Metrics()
         self._gate = Gate()
         self._store = _new_store(config.store, self._metrics)
@@ -125,6 +133,7 @@ class Server:
             try:
                 await self._open_store()
                 tasks = await self._start(stop)
+                self._built()
                 if not stop.is_set():
                     http_address = Address(self._config.http.host, http.port)
                     self._begin_serving(grpc_address, http_address)
