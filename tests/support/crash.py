@@ -79,7 +79,7 @@ class CrashRun:
         self._workload = Workload(seed, bulk=bulk)
         self._watchers = [
             Watcher("watcher-all", PARENT),
-            Watcher("watcher-all-too", PARENT),
+            Watcher("watcher-restless", PARENT, restless=random.Random(f"{seed}/watcher")),
             Watcher("watcher-zone", PARENT, f'labels.zone = "{WATCHED_ZONE}"'),
         ]
 

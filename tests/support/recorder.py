@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -19,6 +20,12 @@ from support.history import History
 
 CALL_TIMEOUT_S = 30.0
 """Longest wait for an answer; what has none by then has an unknown outcome."""
+
+MESSAGES_MAX = 60
+"""Most messages after which a restless watcher leaves."""
+
+REST_S_MAX = 0.2
+"""Longest time it then stays away: long enough for something to happen."""
 
 UNREACHED = "UNAVAILABLE"
 """Reason of a call that no server answered."""
@@ -79,6 +86,8 @@ class Connection:
             async for response in responses:
                 self.history.watch_message(watcher.process, watch, response)
                 watcher.see(watch, response)
+                if watcher.has_enough():
+                    break
         except grpc.aio.AioRpcError as error:
             reason = self._noted(error)
         finally:
@@ -134,9 +143,18 @@ class Keeping:
 
 
 class Watcher:
-    """A client that wants to miss nothing: it goes on after the last revision it saw, at whatever server there is."""
+    """A client that wants to miss nothing: it goes on after the last revision it saw, at whatever server there is.
 
-    def __init__(self, process: str, parent: str, only: str = "") -> None:
+    Args:
+        process: Its name.
+        parent: The namespace it watches.
+        only: A filter.
+        restless: Chooses when it leaves for a moment by itself, and for how long; None if it never does.
+    """
+
+    def __init__(self, process: str, parent: str, only: str = "", restless: random.Random | None = None) -> None:
+        self._restless = restless
+        self._patience = 0
         self.process = process
         self.parent = parent
         self.filter = only
@@ -157,6 +175,13 @@ class Watcher:
         elif self.position is not None or response.events.snapshot_end:
             self.position, self.watch_id = response.revision, watch
 
+    def has_enough(self) -> bool:
+        """Whether it leaves after the message it has just seen."""
+        if self._restless is None or self.position is None:
+            return False
+        self._patience -= 1
+        return self._patience < 0
+
     def start_anew(self) -> None:
         """Asks for a snapshot next."""
         self.position, self.watch_id = None, 0
@@ -169,6 +194,9 @@ class Watcher:
                 self.start_anew()
             elif reason != "CLOSED":
                 return
+            elif self._restless is not None:
+                self._patience = self._restless.randint(5, MESSAGES_MAX)
+                await asyncio.sleep(self._restless.uniform(0, REST_S_MAX))
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
