@@ -165,7 +165,8 @@ class StoreMachine(RuleBasedStateMachine):
             return
         assert self._store.revision == self._model.revision
         assert self._store.compact_revision == self._model.compact_revision
-        assert self._run(self._store.range(""))[1] == self._model.range("", self._model.revision)
+        for revision in {self._model.revision, max(self._model.compact_revision, 1)} - {self._model.revision + 1}:
+            assert self._run(self._store.range("", revision))[1] == self._model.range("", revision)
 
     def _refusal(self, call: Awaitable[object]) -> Reason:
         with pytest.raises(HoldfastError) as refused:
