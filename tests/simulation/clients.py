@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -41,6 +42,12 @@ AGENTS = [f"a{number}" for number in range(8)]
 TEAMS = ("red", "blue")
 THINK_S = 0.25
 """Mean pause of a client between calls."""
+
+KEEP_EVERY_TTL = (0.3, 0.3, 0.7, 1.0)
+"""How often leases are kept, as shares of their TTL: as one should, on the brink, and too late as often as not."""
+
+RIVALS = 0.2
+"""Share of updates and registrations that come at the same moment as another one of the same agent."""
 
 RULINGS: dict[str, Callable[..., Message]] = {
     "CordonAgent": CordonAgentRequest,
@@ -113,13 +120,28 @@ class Client:
             request = self._request(op)
             if getattr(request, "request_id", ""):
                 self._known.requests.append((op, request))
-        calls = [self._network.call(self._name, op, request)]
-        if op == "DrainAgent":  # draining is soon over: who would meet it must come at once
-            other = self._rng.choice(tuple(RULINGS))
-            calls.append(self._network.call(self._name, other, RULINGS[other](name=request.name)))  # type: ignore[attr-defined]
-        for response in await asyncio.gather(*calls):
+        calls = [(op, request), *self._at_once(op, request)]
+        responses = await asyncio.gather(*(self._network.call(self._name, *call) for call in calls))
+        for response in responses:
             if response is not None:
                 self._learn(op, response)
+
+    def _at_once(self, op: str, request: Any) -> Iterator[tuple[str, Message]]:
+        """What gets in the way of a call, since it comes at the same moment."""
+        if op == "DrainAgent":  # draining is soon over
+            other = self._rng.choice(tuple(RULINGS))
+            yield other, RULINGS[other](name=request.name)
+        elif op == "UpdateAgent" and self._rng.random() < RIVALS:
+            rival = UpdateAgentRequest()
+            rival.CopyFrom(request)
+            rival.agent.labels.update(self._content().labels)
+            yield op, rival
+        elif op == "RegisterAgent" and self._rng.random() < RIVALS:
+            rival_registration = RegisterAgentRequest()
+            rival_registration.CopyFrom(request)
+            rival_registration.request_id = self._request_id()
+            rival_registration.agent.labels.update(self._content().labels)
+            yield op, rival_registration
 
     def _learn(self, op: str, response: object) -> None:
         if op == "GrantLease":
@@ -138,7 +160,8 @@ class Client:
 
     def _maybe_keep(self, lease: str, ttl_s: float) -> None:
         if self._rng.random() < 0.6:
-            self._keeping.append(asyncio.ensure_future(self._keep(lease, ttl_s / 3, self._rng.expovariate(1 / 6))))
+            every_s = ttl_s * self._rng.choice(KEEP_EVERY_TTL)
+            self._keeping.append(asyncio.ensure_future(self._keep(lease, every_s, self._rng.expovariate(1 / 8))))
 
     async def _keep(self, lease: str, every_s: float, for_s: float) -> None:
         end_s = asyncio.get_running_loop().time() + for_s

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.store.batching import BatchingStore, StoreBrokenError, WriteRefusedError
@@ -12,6 +12,12 @@ from holdfast.store.memory import MemoryStore
 
 WRITE_S_MAX = 0.01
 """Longest write, when nothing is wrong."""
+
+SLOW = 0.03
+"""Share of the news from a shared store that takes long."""
+
+NEWS_S_MAX = 5.0
+"""Longest way of such news."""
 
 
 @dataclass(slots=True)
@@ -68,6 +74,14 @@ class SimulatedStore(MemoryStore):
         if self._context is None:
             return super().commit(txn)
         return self._context.run(BatchingStore.commit, self, txn)
+
+    async def watch(self, from_revision: int) -> AsyncIterator[Sequence[Change]]:
+        """See Store. Where it is shared, news takes its time, and now and then a long time."""
+        async for changes in super().watch(from_revision):
+            if self.is_shared:
+                is_slow = self._rng.random() < SLOW
+                await asyncio.sleep(self._rng.uniform(0, NEWS_S_MAX if is_slow else WRITE_S_MAX))
+            yield changes
 
     async def _write(self, changes: Sequence[Change]) -> None:
         await asyncio.sleep(self._rng.uniform(0, WRITE_S_MAX))

@@ -93,6 +93,7 @@ class World:
         self.limits = Limits(
             grace_s=2.5 + (PROOF_S + TAKEOVER_S if self._is_shared else 0.0),
             clock_error=DRIFT,
+            stale_keeps_s=PROOF_S * (1 + DRIFT) if self._is_shared else 0.0,
             requests_kept_s=3600 / wall_rate / 2,
             expired_kept_s=3600 / wall_rate / 2,
         )

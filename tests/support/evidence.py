@@ -43,12 +43,14 @@ class Limits:
         clock_error: Most by which clocks of servers run faster or slower than the recorder's, as a share.
         requests_kept_s: How long repeated requests are surely answered alike.
         expired_kept_s: How long expired agents are surely kept.
+        stale_keeps_s: How long after a revocation at one replica another may still acknowledge keepalives.
     """
 
     grace_s: float = 1.0
     clock_error: float = 0.0
     requests_kept_s: float = 3600.0
     expired_kept_s: float = 3600.0
+    stale_keeps_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -164,11 +164,12 @@ def kept_means_standing(evidence: Evidence) -> Iterator[Violation]:
     for lease, keeps in evidence.keeps.items():
         asked_s = _asked_to_end_s(evidence, lease)
         end = expired.get(lease)
+        stale_s = evidence.limits.stale_keeps_s if end is not None and asked_s <= end[0] else 0.0
         kept: Keep | None = None
         for keep in keeps:
             if keep.is_kept:
                 kept = keep
-                if end is not None and keep.sent.at_s > end[0]:
+                if end is not None and keep.sent.at_s > end[0] + stale_s:
                     yield Violation("L4", f"{lease} was kept after it had expired", (end[1], *_events(keep)))
             elif kept is not None and _is_denied(kept, keep, asked_s, evidence.limits.clock_error):
                 yield Violation("L4", f"{lease} was kept, then denied", (*_events(kept), *_events(keep)))
@@ -188,7 +189,7 @@ def _kept_after_revoked(evidence: Evidence, lease: str, keeps: list[Keep]) -> It
     for call in revoked[:1]:
         assert call.ok is not None
         for keep in keeps:
-            if keep.is_kept and keep.sent.at_s > call.ok.at_s:
+            if keep.is_kept and keep.sent.at_s > call.ok.at_s + evidence.limits.stale_keeps_s:
                 yield Violation("L4", f"{lease} was kept after it was revoked", (*call.events, *_events(keep)))
 
 

@@ -470,6 +470,18 @@ def test_clocks_that_run_apart_are_allowed_for() -> None:
     assert not check(story.events, Limits(clock_error=0.01))
 
 
+def test_another_replica_may_hear_late_of_a_revocation() -> None:
+    """Only where that is said, only for so long, and only of a revocation: who lets a lease expire knows of it."""
+    story = Story()
+    story.ends(story.begins("RevokeLease", lease=LEASE), 9)
+    story.told(story.watch(9), 9, expired(agent(5), 9))
+    story.keep()
+    assert {violation.invariant for violation in check(story.events)} == {"L4"}
+    assert not check(story.events, Limits(stale_keeps_s=4.0))
+    assert check(story.events, Limits(stale_keeps_s=0.5))
+    assert check(story.events[2:], Limits(stale_keeps_s=4.0)), "it expired, nobody revoked it"
+
+
 @pytest.mark.parametrize(
     ("only", "is_wanted"),
     [
