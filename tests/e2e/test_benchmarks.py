@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 COMPARED = {
-    "register_durable": ("bare grpc.aio echo", 1),
+    "register_durable": ("bare grpc.aio echo", 2),
     "fleet_bringup": ("etcd", 2),
     "keepalive": ("etcd LeaseKeepAlive", 2),
     "watch_fanout": ("bare grpc.aio stream", 1),
