@@ -24,7 +24,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 from holdfast.service.context import CallContext
 from holdfast.service.paging import fitting
 from holdfast.service.registry import Registry
-from holdfast.service.room import Room
+from holdfast.service.room import SMALL_BYTES, Room
 from holdfast.service.slices import matching
 
 SNAPSHOT_PAGE = 500
@@ -65,6 +65,9 @@ class AgentWatching:
         only = compile_filter(request.filter, Agent.DESCRIPTOR)
         with self._place(context.client):
             async for step in self._watch(request, only):
+                if isinstance(step, bytes) and len(step) <= SMALL_BYTES:  # most are: the room itself would cost as much
+                    yield step
+                    continue
                 async with self._room.taken(context.client, _size_bytes(step)):
                     yield step.response() if isinstance(step, _Page) else step
 
