@@ -223,7 +223,8 @@ class SqliteStore(BatchingStore):
 
     async def _compacted_at_once(self, after: int) -> int:
         by_count = await super()._compacted_at_once(after)
-        return min(by_count, await self._attempt(self._select_revision, after, COMPACTED_AT_ONCE) or by_count)
+        by_versions = await self._attempt(self._select_revision, after, COMPACTED_AT_ONCE)
+        return by_count if by_versions is None else min(by_count, by_versions)
 
     async def _forget(self, before: int) -> None:
         await self._attempt_write(self._delete_superseded, before)
