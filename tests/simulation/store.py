@@ -6,9 +6,11 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from holdfast.errors import HoldfastError, Reason
 from holdfast.store.batching import BatchingStore, StoreBrokenError, WriteRefusedError
 from holdfast.store.interface import Change, Committed, Conflict, Txn
 from holdfast.store.memory import MemoryStore
+from simulation.loop import NODE, Pausable
 
 WRITE_S_MAX = 0.01
 """Longest write, when nothing is wrong."""
@@ -46,6 +48,7 @@ class SimulatedStore(MemoryStore):
         self.is_shared = is_shared  # type: ignore[misc]
         self.is_refusing_writes = False
         self.breaks_next: bool | None = None
+        self.cut_off: set[Pausable | None] = set()
         self.on_broken: Callable[[], None] = lambda: None
         self._disk = disk
         self._rng = rng
@@ -73,6 +76,10 @@ class SimulatedStore(MemoryStore):
         """See Store."""
         if self._context is None:
             return super().commit(txn)
+        if NODE.get() in self.cut_off:
+            lost: asyncio.Future[Committed | Conflict] = asyncio.get_running_loop().create_future()
+            lost.set_exception(HoldfastError(Reason.STORE_UNAVAILABLE, "the store cannot be reached."))
+            return lost
         return self._context.run(BatchingStore.commit, self, txn)
 
     async def watch(self, from_revision: int) -> AsyncIterator[Sequence[Change]]:
@@ -81,7 +88,17 @@ class SimulatedStore(MemoryStore):
             if self.is_shared:
                 is_slow = self._rng.random() < SLOW
                 await asyncio.sleep(self._rng.uniform(0, NEWS_S_MAX if is_slow else WRITE_S_MAX))
+                await self._reachable()
             yield changes
+
+    async def current_revision(self) -> int:
+        """See Store."""
+        await self._reachable()
+        return await super().current_revision()
+
+    async def _reachable(self) -> None:
+        while NODE.get() in self.cut_off:  # noqa: ASYNC110 - virtual time, and links set no event
+            await asyncio.sleep(0.1)
 
     async def _write(self, changes: Sequence[Change]) -> None:
         await asyncio.sleep(self._rng.uniform(0, WRITE_S_MAX))

@@ -143,7 +143,7 @@ class World:
         while True:
             await asyncio.sleep(rng.expovariate(1 / 4))
             node = rng.choice(self._nodes)
-            kind = rng.choice(["kill", "kill", "trap", "trap", "pause", "outage", "break"])
+            kind = rng.choice(["kill", "kill", "trap", "trap", "pause", "outage", "break", "cut"])
             if kind == "kill":
                 node.kill()
             elif kind == "trap":
@@ -156,6 +156,8 @@ class World:
             elif kind == "break" and self._store is not None and not self._is_shared:
                 self._store.breaks_next = rng.random() < 0.5
                 await asyncio.sleep(0.5)
+            elif kind == "cut" and self._store is not None and self._is_shared:
+                await self._cut_off(node, self._store, rng.choice([1.0, 5.0, 14.0]))
             if not node.is_up:
                 await asyncio.sleep(rng.choice([0.1, 1.0, 8.0]))
             for each in self._nodes:
@@ -168,6 +170,16 @@ class World:
                 await asyncio.sleep(seconds)
             finally:
                 node.resume()
+
+    async def _cut_off(self, node: Node, store: SimulatedStore, seconds: float) -> None:
+        """The node and its clients see each other, the store and the node do not."""
+        self.history.mark(node.name, "paused", "cut off from the store")
+        store.cut_off.add(node)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            store.cut_off.discard(node)
+            self.history.mark(node.name, "resumed")
 
     async def _outage(self, store: SimulatedStore, seconds: float) -> None:
         self.history.mark("store", "paused")

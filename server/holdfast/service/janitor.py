@@ -98,7 +98,7 @@ class Janitor:
         if store.revision - store.compact_revision <= self._retain_revisions * (1 + COMPACT_SHARE):
             return
         await store.compact(min(store.revision - self._retain_revisions, view.revision))  # never ahead of the view
-        view.history.forget(store.compact_revision)
+        view.history.forget(min(store.compact_revision, view.revision))  # others may have compacted what it lacks
 
 
 def _age_s(time: Timestamp, now_s: float) -> float:

@@ -10,6 +10,7 @@ import pytest
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
 from holdfast.replicas import BEAT_EVERY_S, PROOF_S, TAKEOVER_S, Replicas
+from holdfast.service.janitor import Janitor
 from holdfast.store.interface import Change, Committed, Conflict, KeyValue, Txn
 from holdfast.store.memory import MemoryStore
 from support.replica import Clock, Replica, replica
@@ -142,6 +143,21 @@ async def test_an_embedded_store_has_no_owners_and_no_beats() -> None:
         assert here.registry.replicas is None
         await here.register("a")
         assert here.registry.store.revision == 1
+
+
+async def test_history_that_others_compacted_is_not_forgotten_before_it_is_taken_in() -> None:
+    """The history of a replica that lags behind ends where its view is."""
+    async with fleet() as two:
+        a, b = two.members
+        two.links[1].cut()
+        for number in range(20):
+            await a.register(f"x{number}")
+        store = two.links[1].store
+        await store.compact(store.revision - 1)
+        two.links[1].mend()
+        await Janitor(b.registry, retain_revisions=0).make_round()
+        assert b.registry.view.revision < store.revision
+        assert b.registry.view.history.end == b.registry.view.revision
 
 
 async def test_a_lease_is_kept_and_ended_by_its_owner_alone() -> None:
