@@ -1,5 +1,6 @@
 """Peers that take more than they should: memory stays within a stated bound, and others are answered meanwhile."""
 
+import asyncio
 import contextlib
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
+from holdfast.registry.v1 import lease_service_pb2 as leases_pb
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
+from holdfast.registry.v1.lease_service_pb2_grpc import LeaseServiceStub
 from holdfast.service.transport import REQUEST_BYTES_MAX
 from holdfast.service.watching import WATCHERS_MAX
 from support import raw_http2 as raw
@@ -275,6 +278,41 @@ def test_answers_that_nobody_reads_do_not_pile_up(server: ServerProcess, asked: 
         wait_for(lambda: metric(server, started) == 500, "the calls to arrive", timeout_s=60)
         assert_others_are_answered(server)
     wait_for(lambda: metric(server, "holdfast_watchers") == 0, "the watches to end", timeout_s=60)
+
+
+def test_kept_leases_whose_answers_nobody_reads_do_not_pile_up(server: ServerProcess) -> None:
+    """Thirty kilobytes of unknown names make three megabytes of answer; once they are gone, others have their room."""
+    request = leases_pb.KeepLeaseAliveRequest(leases=["x"] * 10_000)
+    data, path = raw.message(request.SerializeToString()), "/holdfast.registry.v1.LeaseService/KeepLeaseAlive"
+    pieces = [data[start : start + 16_000] for start in range(0, len(data), 16_000)]
+    started = 'grpc_server_started_total{grpc_method="KeepLeaseAlive"'
+    with (
+        growing_at_most(server, 500),
+        raw.Connection(server.grpc, settings=NOTHING_MORE_IN_WINDOW) as connection,
+    ):
+        wait_for(lambda: connection.frames(0.5) and connection.window > 65_535, "the server's window", timeout_s=60)
+        for stream in range(1, 641, 2):
+            connection.send(raw.headers(stream, raw.call_to(path)))
+            connection.send(b"".join(raw.frame(raw.DATA, piece, stream) for piece in pieces))
+        wait_for(lambda: metric(server, started) == 320, "the calls to arrive", timeout_s=60)
+        assert_others_are_answered(server)
+    with grpc.insecure_channel(server.grpc, options=LOCAL) as channel:
+        for _ in range(10):
+            (answer,) = LeaseServiceStub(channel).KeepLeaseAlive(iter([request]), timeout=60)
+            assert len(answer.results) == 10_000
+
+
+async def test_large_messages_of_keepalives_that_are_read_are_all_answered(server: ServerProcess) -> None:
+    """A fleet behind one address keeps its leases in a burst, as after a restart of the server."""
+    request = leases_pb.KeepLeaseAliveRequest(leases=[f"{PARENT}/leases/{number:032}" for number in range(1_000)])
+
+    async with grpc.aio.insecure_channel(server.grpc, options=LOCAL) as channel:
+
+        async def keep_thrice() -> int:
+            stream = LeaseServiceStub(channel).KeepLeaseAlive(iter([request] * 3), timeout=120)
+            return sum([len(answer.results) async for answer in stream])
+
+        assert await asyncio.gather(*(keep_thrice() for _ in range(60))) == [3_000] * 60
 
 
 def test_large_answers_that_are_read_make_room_for_more(server: ServerProcess) -> None:

@@ -27,6 +27,7 @@ from holdfast.registry.v1.lease_service_pb2 import (
 from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.registry import Registry
+from holdfast.service.room import Room
 
 ANSWER_S_MAX = 2.0
 """Longest that one message of keepalives is answered late for the store's sake: those behind it wait as long."""
@@ -37,11 +38,19 @@ or empty, and others follow.
 """
 
 
+RESULT_BYTES_MAX = 320
+"""About what the result of one lease takes at most: a name of 160 bytes, and why it was not kept."""
+
+SMALL_ANSWER_BYTES = 64 << 10
+"""Answers up to this size need no room; some 200 leases."""
+
+
 class LeaseHandlers:
     """Handlers of `holdfast.registry.v1.LeaseService`."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._room = Room(small_bytes=SMALL_ANSWER_BYTES)
 
     async def grant_lease(self, request: GrantLeaseRequest, _context: CallContext) -> GrantLeaseResponse:
         """GrantLease."""
@@ -56,21 +65,32 @@ class LeaseHandlers:
         return await registry.take(lambda reader: leases.grant(reader, command))
 
     async def keep_lease_alive(
-        self, requests: AsyncIterator[KeepLeaseAliveRequest], _context: CallContext
+        self, requests: AsyncIterator[KeepLeaseAliveRequest], context: CallContext
     ) -> AsyncIterator[KeepLeaseAliveResponse]:
-        """KeepLeaseAlive: one answer for each message, one result for each lease in it, in order."""
-        keep, view = self._registry.keeper.keep, self._registry.view
+        """KeepLeaseAlive: one answer for each message, one result for each lease in it, in order.
+
+        A large message waits until others of its host are read, and nothing in it is kept before: one that is refused
+        has kept nothing.
+        """
         async for request in requests:
             validation.check(request)
-            # All that can be kept at once are, before one that must wait: its neighbours may have no time to lose.
-            results = list(filter(None, map(keep, request.leases)))
-            if len(results) < len(request.leases):
-                kept = await self._keep_slowly(dict.fromkeys(request.leases))
-                results = [kept[name] for name in request.leases]
-            response = KeepLeaseAliveResponse(results=results)
-            if view.has_draining_leases:
-                self._direct(response)
-            yield response
+            size_bytes = RESULT_BYTES_MAX * len(request.leases)
+            if size_bytes <= SMALL_ANSWER_BYTES:
+                yield await self._keep(request)
+                continue
+            async with self._room.taken(context.client, size_bytes):
+                yield await self._keep(request)
+
+    async def _keep(self, request: KeepLeaseAliveRequest) -> KeepLeaseAliveResponse:
+        """Keeps all that can be kept at once, before one that must wait: its neighbours may have no time to lose."""
+        results = list(filter(None, map(self._registry.keeper.keep, request.leases)))
+        if len(results) < len(request.leases):
+            kept = await self._keep_slowly(dict.fromkeys(request.leases))
+            results = [kept[name] for name in request.leases]
+        response = KeepLeaseAliveResponse(results=results)
+        if self._registry.view.has_draining_leases:
+            self._direct(response)
+        return response
 
     def _direct(self, response: KeepLeaseAliveResponse) -> None:
         """Tells the holders of what is kept, and drained, to finish."""
