@@ -201,7 +201,7 @@ class _Call:
         task = self._streams.enter()
         try:
             async for response in responses:
-                await context.write(response)
+                await _write(response, context)
         except asyncio.CancelledError:
             if not self._streams.is_draining:
                 raise
@@ -258,6 +258,14 @@ class _Call:
             reason=error.reason.name,
             message=error.message,
         )
+
+
+async def _write(response: Message | bytes, context: GrpcContext) -> None:
+    """Sends one message of a stream; where the connection has just ended, the call ends as by its caller."""
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def _let_frames_go(error: BaseException | None) -> None:
