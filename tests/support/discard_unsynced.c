@@ -6,6 +6,7 @@
  *   UNSYNCED_PREFIX  real path that the files' paths start with (the store and its -wal; locks and -shm are left alone)
  *   UNSYNCED_DIR     folder for the undo logs, one for each file, named as the file
  *   UNSYNCED_LIE     if set, syncing does nothing but claim success
+ *   UNSYNCED_KILL    file: once it is there, the process is killed when it would sync, and has not
  *
  * An undo log is a row of records {offset, bytes overwritten, size of the file before} and the bytes; the record is written
  * before the write it undoes, so one cut short by the kill has nothing to undo.
@@ -14,6 +15,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,8 +107,10 @@ int ftruncate64(int fd, off64_t length) { return ftruncate(fd, (off_t)length); }
 
 /* Synced: nothing to undo any more. */
 static int synced(int fd, int (*sync_it)(int)) {
+  const char *kill_file = getenv("UNSYNCED_KILL");
   if (getenv("UNSYNCED_LIE")) return 0;
   pthread_mutex_lock(&lock);
+  if (kill_file && access(kill_file, F_OK) == 0) kill(getpid(), SIGKILL);
   int result = sync_it(fd);
   int log = result == 0 ? undo_log(fd, O_TRUNC) : -1;
   if (log >= 0) close(log);

@@ -72,7 +72,8 @@ class StoreBrokenError(Exception):
     """The engine failed, and nobody knows what of a write is durable: it may have happened, whole, or not at all.
 
     There is no going on from here. A kernel that failed to sync may drop what was not written and report success the
-    next time (https://wiki.postgresql.org/wiki/Fsync_Errors), so only a new process that reads the file anew can tell.
+    next time (https://wiki.postgresql.org/wiki/Fsync_Errors), so only a new process can tell: it shows nothing that it
+    found before it has written that again and synced it.
     """
 
 

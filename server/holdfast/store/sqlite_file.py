@@ -14,6 +14,7 @@ from pathlib import Path
 from zlib import crc32
 
 from holdfast.store.interface import StoreFileError
+from holdfast.store.sqlite_log import log_of, settle
 
 APPLICATION_ID = 0x48464453
 """Marks the file as ours ("HFDS") in SQLite's header, for us and for file(1)."""
@@ -65,12 +66,17 @@ class Content:
 def open_file(path: Path) -> tuple[sqlite3.Connection, Content]:
     """Opens the file of a store whose lock is held, made anew if there is none, and brought up to date if it is older.
 
+    What it returns is durable, whoever wrote it. The log is settled once the file is known to be ours, and before it is
+    read, so that what is read is what is on the disk.
+
     Raises:
         StoreFileError: It cannot be trusted, or not be opened; it was left as it is.
     """
     try:
         if not path.exists() or not path.stat().st_size:
             _create(path)
+        _recognise(path)
+        settle(path)
         found = _inspect(path)
         database = _connect(path)
         try:
@@ -84,6 +90,11 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Content]:
         ) from error
     except sqlite3.Error as error:
         raise StoreFileError(_cannot_open(path, error)) from error
+    except OSError as error:
+        raise StoreFileError(
+            f"{path}: nobody knows whether what is in it is on its disk: {error}. Check that the disk works and has "
+            "room, and that this user can write to the store and its folder; it was left as it is."
+        ) from error
 
 
 def lock(path: Path) -> int:
@@ -146,8 +157,11 @@ def check(revision: int, key: str, value: bytes | None, checksum: int) -> None:
 
 
 def _create(path: Path) -> None:
-    """Whole or not at all, so that a kill in the middle leaves no file that would have to be explained."""
-    log = path.with_name(f"{path.name}-wal")
+    """Whole or not at all, so that a kill in the middle leaves no file that would have to be explained.
+
+    Its name is not durable before the file is settled.
+    """
+    log = log_of(path)
     if log.exists() and log.stat().st_size:
         raise StoreFileError(
             f"{path}: the file is missing or empty, and its log {log} is there. Put back the file that belongs to it, "
@@ -158,11 +172,6 @@ def _create(path: Path) -> None:
         draft.with_name(draft.name + suffix).unlink(missing_ok=True)
     _connect(draft).close()
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -184,8 +193,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _migrate(database: sqlite3.Connection) -> None:
     """Brings an older schema up to date, all or nothing."""
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    due = MIGRATIONS[version - FIRST_VERSION :]
+    due = _due(database)
     if not due:
         return
     database.create_function("checksum_of", 3, checksum_of, deterministic=True)
@@ -194,24 +202,46 @@ def _migrate(database: sqlite3.Connection) -> None:
         for step in due:
             for statement in step.split(";"):
                 database.execute(statement)
-        database.execute(f"PRAGMA user_version = {version + len(due)}")
+        database.execute(f"PRAGMA user_version = {FIRST_VERSION + len(MIGRATIONS)}")
 
 
-def _inspect(path: Path) -> Content | None:
-    """Reads the whole file through a connection that cannot change it; None if it is older, and to be read later.
+def _due(database: sqlite3.Connection) -> tuple[str, ...]:
+    """What is to be done to bring its schema up to date."""
+    return MIGRATIONS[int(database.execute("PRAGMA user_version").fetchone()[0]) - FIRST_VERSION :]
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot change the file."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        yield database
+
+
+def _recognise(path: Path) -> None:
+    """Looks at no more than whose file it is.
 
     Raises:
         StoreFileError: It is not ours, or newer.
         DamagedError: It cannot be trusted.
     """
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    with _reader(path) as database:
+        if not _is_new(database):
+            _refuse_unknown(database, path)
+
+
+def _inspect(path: Path) -> Content | None:
+    """Reads the whole file; None if it is older, and to be read later.
+
+    Raises:
+        DamagedError: It cannot be trusted.
+    """
+    with _reader(path) as database:
         if _is_new(database):
             return None
-        version = _refuse_unknown(database, path)
         found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
             raise DamagedError(str(found))
-        return _read(database) if version == FIRST_VERSION + len(MIGRATIONS) else None
+        return None if _due(database) else _read(database)
 
 
 def _read(database: sqlite3.Connection) -> Content:
@@ -248,8 +278,8 @@ def _is_new(database: sqlite3.Connection) -> bool:
     return bool(database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
-def _refuse_unknown(database: sqlite3.Connection, path: Path) -> int:
-    """The file's schema version, if we know it."""
+def _refuse_unknown(database: sqlite3.Connection, path: Path) -> None:
+    """Refuses what is no store, or none that we know."""
     if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreFileError(
             f"{path}: a SQLite file, but no Holdfast store. Name another file with --store sqlite:PATH."
@@ -262,7 +292,6 @@ def _refuse_unknown(database: sqlite3.Connection, path: Path) -> int:
         )
     if version < FIRST_VERSION:
         raise DamagedError(f"it has schema {version}, which there never was")
-    return version
 
 
 def _cannot_open(path: Path, error: sqlite3.Error) -> str:
