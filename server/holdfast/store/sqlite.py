@@ -28,6 +28,7 @@ from holdfast.store.sqlite_file import (
     open_file,
     transaction,
 )
+from holdfast.store.sqlite_log import log_of
 
 WAL_BYTES_MAX = 4 << 20
 """Size of the write-ahead log after which it is moved into the file and cut to nothing, as by SQLite's own default of
@@ -69,12 +70,15 @@ log = structlog.get_logger()
 
 
 class SqliteStore(BatchingStore):
-    """The store in one file at `path`, beside which SQLite keeps its log and the store a lock. `open` it first."""
+    """The store in one file at `path`, beside which SQLite keeps its log and the store a lock. `open` it first.
+
+    Links are followed once, here: SQLite keeps its log beside what they lead to, and everyone must mean that file.
+    """
 
     def __init__(self, path: Path, on_batch: Callable[[BatchStats], None] | None = None) -> None:
         super().__init__(on_batch)
-        self._path = path
-        self._log = path.with_name(f"{path.name}-wal")
+        self._path = Path(os.path.realpath(path))
+        self._log = log_of(self._path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._lock_file: int | None = None
         self._database: sqlite3.Connection | None = None
