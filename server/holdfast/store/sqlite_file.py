@@ -230,7 +230,10 @@ def _recognise(path: Path) -> None:
 
 
 def _inspect(path: Path) -> Content | None:
-    """Reads the whole file; None if it is older, and to be read later.
+    """Reads the whole file, as it will be once it is up to date; None if there is nothing in it.
+
+    An older one is brought up to date in memory first, so that whatever may go wrong does before the file is touched:
+    new checksums would vouch for what was never checked.
 
     Raises:
         DamagedError: It cannot be trusted.
@@ -241,7 +244,12 @@ def _inspect(path: Path) -> Content | None:
         found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
             raise DamagedError(str(found))
-        return None if _due(database) else _read(database)
+        if not _due(database):
+            return _read(database)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            database.backup(copy)
+            _migrate(copy)
+            return _read(copy)
 
 
 def _read(database: sqlite3.Connection) -> Content:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from holdfast.store import sqlite as engine
 from holdfast.store.batching import StoreBrokenError
 from holdfast.store.sqlite import WAL_BYTES_MAX, SqliteStore
 from holdfast.store.sqlite_file import FIRST_VERSION, MIGRATIONS
+from holdfast.store.sqlite_log import log_of
 
 
 def put(key: str, value: str = "v") -> Txn:
@@ -153,15 +155,26 @@ async def test_an_older_file_is_brought_up_to_date_or_left_alone(
         await store.close()
 
 
+def of_the_first_schema(path: Path, rows: Sequence[tuple[int, str, bytes | None]]) -> dict[Path, bytes]:
+    """Leaves a file of schema 1 with history from revision 2 to 4, as a kill does, its log not empty; its files."""
+    original = path.with_name("original.db")
+    with closing(sqlite3.connect(original, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(sqlite_file._SCHEMA % (sqlite_file.APPLICATION_ID, FIRST_VERSION))
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.executemany("INSERT INTO version VALUES (?, ?, ?)", rows)
+        database.execute("UPDATE meta SET value = 4 WHERE name = 'revision'")
+        database.execute("UPDATE meta SET value = 1 WHERE name = 'compact_revision'")
+        files = {path: original.read_bytes(), log_of(path): log_of(original).read_bytes()}
+    for file, data in files.items():
+        file.write_bytes(data)
+    return files
+
+
 async def test_a_file_of_the_first_schema_is_given_checksums(tmp_path: Path) -> None:
     """From 1 to 2: what was in it is there, with history, and damage is found from then on."""
     path = tmp_path / "h.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.executescript(sqlite_file._SCHEMA % (sqlite_file.APPLICATION_ID, FIRST_VERSION))
-        database.executemany("INSERT INTO version VALUES (?, ?, ?)", [(2, "a", b"x"), (3, "b", b""), (4, "a", None)])
-        database.execute("UPDATE meta SET value = 4 WHERE name = 'revision'")
-        database.execute("UPDATE meta SET value = 1 WHERE name = 'compact_revision'")
+    of_the_first_schema(path, [(2, "a", b"x"), (3, "b", b""), (4, "a", None)])
     store = await opened(path)
     assert (store.revision, store.compact_revision) == (4, 1)
     assert await store.range("", 3) == (3, [KeyValue("a", b"x", 2), KeyValue("b", b"", 3)])
@@ -171,6 +184,35 @@ async def test_a_file_of_the_first_schema_is_given_checksums(tmp_path: Path) -> 
     await store.close()
     with pytest.raises(StoreFileError, match="'a' as of revision 2 is not as it was written"):
         await opened(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([(2, "a", b"x"), (4, "a", None)], "revision 4 follows 2"),
+        ([(2, "a", b"x"), (3, "b", b"")], "ends at revision 3, and should end at 4"),
+    ],
+    ids=["hole", "end missing"],
+)
+async def test_an_older_file_that_cannot_be_trusted_is_left_as_it_was(
+    tmp_path: Path, rows: Sequence[tuple[int, str, bytes | None]], why: str
+) -> None:
+    """Byte for byte, and again: new checksums must not vouch for what was never checked."""
+    files = of_the_first_schema(tmp_path / "h.db", rows)
+    for _ in range(2):
+        with pytest.raises(StoreFileError, match=why):
+            await opened(tmp_path / "h.db")
+        assert {file: file.read_bytes() for file in files} == files
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = of_the_first_schema(tmp_path / "h.db", [(2, "a", b"x"), (3, "b", b""), (4, "a", None)])
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*MIGRATIONS, "UPDATE nowhere SET x = 1"))
+    with pytest.raises(StoreFileError, match="nowhere"):
+        await opened(tmp_path / "h.db")
+    assert {file: file.read_bytes() for file in files} == files
 
 
 async def test_nobody_else_can_open_the_file_of_a_store(tmp_path: Path) -> None:
