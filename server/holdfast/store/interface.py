@@ -20,6 +20,7 @@ How an engine over etcd keeps these promises, as far as tests/integration/store 
 - Keys carry no lease of etcd's: leases are records like others, ended by a transaction.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,15 +58,23 @@ class Txn:
         """Refuses what no engine takes.
 
         Raises:
-            ValueError: A key is put and deleted, or the transaction is beyond `OPERATIONS_MAX` or `TXN_BYTES_MAX`.
+            ValueError: A key is put twice, deleted twice, or put and deleted, or the transaction is beyond
+                `OPERATIONS_MAX` or `TXN_BYTES_MAX`.
         """
         operations = max(len(self.compares), len(self.puts), len(self.deletes))
         if operations > OPERATIONS_MAX:
             raise ValueError(f"a transaction of {operations} operations, more than {OPERATIONS_MAX}; split it")
         if self.size_bytes > TXN_BYTES_MAX:
             raise ValueError(f"a transaction of {self.size_bytes} bytes, more than {TXN_BYTES_MAX}; split it")
-        if self.deletes and not set(self.deletes).isdisjoint(key for key, _ in self.puts):
-            raise ValueError(f"a transaction puts and deletes one key: {str(self)[:500]}")
+        puts = dict(self.puts)
+        is_once = len(puts) == len(self.puts) and len(set(self.deletes)) == len(self.deletes)
+        if not is_once or not puts.keys().isdisjoint(self.deletes):
+            raise ValueError(
+                f"a transaction changes {self._most_changed()!r} more than once; put or delete each key once"
+            )
+
+    def _most_changed(self) -> str:
+        return Counter([*(key for key, _ in self.puts), *self.deletes]).most_common(1)[0][0][:500]
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,13 +180,17 @@ async def test_a_batch_ends_where_it_has_enough_bytes(tmp_path: Path, monkeypatc
         Txn(compares=tuple((f"k{n}", 0) for n in range(OPERATIONS_MAX + 1))),
         Txn(puts=(("k", b"x" * TXN_BYTES_MAX),)),
         Txn(puts=(("k", b""),), deletes=("k",)),
+        Txn(puts=(("k", b"1"), ("other", b""), ("k", b"2"))),
+        Txn(puts=(("other", b""),), deletes=("k", "k")),
     ],
-    ids=["puts", "deletes", "compares", "bytes", "contradiction"],
+    ids=["puts", "deletes", "compares", "bytes", "put and deleted", "put twice", "deleted twice"],
 )
 async def test_what_no_engine_takes_is_refused_before_anything_happens(store: BatchingStore, txn: Txn) -> None:
-    with pytest.raises(ValueError, match=r"split it|puts and deletes"):
+    """It is the caller's fault, and others go on."""
+    await store.commit(put("k"))
+    with pytest.raises(ValueError, match=r"split it|changes 'k' more than once"):
         await store.commit(txn)
-    assert store.revision == 0
+    assert await store.commit(put("k")) == Committed(2)
 
 
 async def test_the_largest_transaction_is_one_revision(store: BatchingStore) -> None:
