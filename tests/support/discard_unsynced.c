@@ -7,12 +7,17 @@
  *   UNSYNCED_DIR     folder for the undo logs, one for each file, named as the file
  *   UNSYNCED_LIE     if set, syncing does nothing but claim success
  *   UNSYNCED_KILL    file: once it is there, the process is killed when it would sync, and has not
+ *   UNSYNCED_FAIL    file: while it is there, syncing fails with EIO, and the kernel takes what was written for clean
+ *
+ * What a sync failed to bring to the disk later syncs leave out, unless it is written again. Its undo log is kept aside,
+ * with ".lost" behind its name, until the whole file has been written again in one go and synced.
  *
  * An undo log is a row of records {offset, bytes overwritten, size of the file before} and the bytes; the record is written
  * before the write it undoes, so one cut short by the kill has nothing to undo.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -31,15 +36,22 @@ struct record {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+static ino_t written_again; /* the file of which all was overwritten in one go, if any */
+
 static int ends_with(const char *text, const char *end) {
   size_t n = strlen(text), m = strlen(end);
   return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* Opens the undo log of a file of the store; -1 for other files. */
-static int undo_log(int fd, int flags) {
+static int is_there(const char *variable) {
+  const char *path = getenv(variable);
+  return path && access(path, F_OK) == 0;
+}
+
+/* Names the undo log of a file of the store; -1 for other files. */
+static int undo_path(int fd, char log[8192]) {
   const char *prefix = getenv("UNSYNCED_PREFIX"), *dir = getenv("UNSYNCED_DIR");
-  char link[64], path[4096], log[8192];
+  char link[64], path[4096];
   if (!prefix || !dir) return -1;
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   ssize_t n = readlink(link, path, sizeof path - 1);
@@ -47,8 +59,15 @@ static int undo_log(int fd, int flags) {
   path[n] = 0;
   if (strncmp(path, prefix, strlen(prefix)) != 0) return -1;
   if (ends_with(path, "-shm") || ends_with(path, ".lock") || ends_with(path, "-journal")) return -1;
-  snprintf(log, sizeof log, "%s/%s", dir, strrchr(path, '/') + 1);
-  return open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags, 0600);
+  snprintf(log, 8192, "%s/%s", dir, strrchr(path, '/') + 1);
+  return 0;
+}
+
+/* Opens it. */
+static int undo_log(int fd) {
+  char log[8192];
+  if (undo_path(fd, log) != 0) return -1;
+  return open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
 static void die(const char *why) {
@@ -58,7 +77,7 @@ static void die(const char *why) {
 
 /* Keeps what a change of `count` bytes at `offset` (or a cut at `offset`, with count as much as is cut off) destroys. */
 static void remember(int fd, uint64_t offset, uint64_t count) {
-  int log = undo_log(fd, 0);
+  int log = undo_log(fd);
   struct stat info;
   if (log < 0) return;
   if (fstat(fd, &info) != 0) die("fstat");
@@ -70,6 +89,7 @@ static void remember(int fd, uint64_t offset, uint64_t count) {
   if (pread(fd, entry + sizeof record, record.overwritten, (off_t)offset) != (ssize_t)record.overwritten) die("pread");
   size_t length = sizeof record + record.overwritten;
   if (REAL(write)(log, entry, length) != (ssize_t)length) die("write undo log");
+  if (offset == 0 && size > 0 && record.overwritten == size) written_again = info.st_ino;
   free(entry);
   close(log);
 }
@@ -105,15 +125,23 @@ int ftruncate(int fd, off_t length) {
 
 int ftruncate64(int fd, off64_t length) { return ftruncate(fd, (off_t)length); }
 
-/* Synced: nothing to undo any more. */
+/* Synced: nothing to undo any more, but what an earlier sync lost. */
 static int synced(int fd, int (*sync_it)(int)) {
-  const char *kill_file = getenv("UNSYNCED_KILL");
+  char log[8192], lost[8200];
+  struct stat info;
   if (getenv("UNSYNCED_LIE")) return 0;
+  if (undo_path(fd, log) != 0 || fstat(fd, &info) != 0) return sync_it(fd);
+  snprintf(lost, sizeof lost, "%s.lost", log);
   pthread_mutex_lock(&lock);
-  if (kill_file && access(kill_file, F_OK) == 0) kill(getpid(), SIGKILL);
-  int result = sync_it(fd);
-  int log = result == 0 ? undo_log(fd, O_TRUNC) : -1;
-  if (log >= 0) close(log);
+  if (is_there("UNSYNCED_KILL")) kill(getpid(), SIGKILL);
+  int result = is_there("UNSYNCED_FAIL") ? -1 : sync_it(fd);
+  if (result == 0) {
+    if (truncate(log, 0) != 0 && errno != ENOENT) die("truncate undo log");
+    if (info.st_ino == written_again) unlink(lost);
+  } else {
+    rename(log, lost);
+    errno = EIO;
+  }
   pthread_mutex_unlock(&lock);
   return result;
 }

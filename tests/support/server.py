@@ -85,10 +85,13 @@ def run_serve(*args: str, timeout_s: float = 20.0) -> subprocess.CompletedProces
 
 
 def roll_back_unsynced(undo_folder: Path, store_folder: Path) -> int:
-    """Takes the store's files back to what was last synced; returns how many writes were undone."""
+    """Takes the store's files back to what was last synced; returns how many writes were undone.
+
+    What a failed sync lost was written before what is in the other undo log of the file, and is undone after it.
+    """
     undone = 0
     header = struct.Struct("=QQQ")
-    for log in undo_folder.iterdir():
+    for log in sorted(undo_folder.iterdir()):
         data, position, records = log.read_bytes(), 0, []
         while position + header.size <= len(data):
             offset, overwritten, size = header.unpack_from(data, position)
@@ -97,7 +100,7 @@ def roll_back_unsynced(undo_folder: Path, store_folder: Path) -> int:
                 break  # cut short by the kill: its write never happened
             records.append((offset, data[position : position + overwritten], size))
             position += overwritten
-        with (store_folder / log.name).open("r+b") as file:
+        with (store_folder / log.name.removesuffix(".lost")).open("r+b") as file:
             for offset, before, size in reversed(records):
                 file.seek(offset)
                 file.write(before)

@@ -1,15 +1,18 @@
 """What was acknowledged survives a crash, and the loss of everything that was not synced."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
 from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
+from holdfast.serving.server import EXIT_STORE_FAILED
 from support.server import PARENT, ServerProcess, roll_back_unsynced
 
 CALLERS = 16
@@ -92,6 +95,7 @@ def discarding(folder: Path, shim: Path) -> tuple[Path, dict[str, str]]:
         "UNSYNCED_PREFIX": f"{store}/h.db",
         "UNSYNCED_DIR": str(undo),
         "UNSYNCED_KILL": str(folder / "kill"),
+        "UNSYNCED_FAIL": str(folder / "fail"),
     }
 
 
@@ -119,16 +123,23 @@ async def test_discarding_unsynced_writes_is_seen_when_syncing_is_a_lie(tmp_path
     assert len(missing) >= 200
 
 
-async def test_what_a_restarted_server_shows_survives_the_loss_of_unsynced_writes(tmp_path: Path, shim: Path) -> None:
-    """S2, L5: it found what its predecessor was killed before syncing, showed it, and a power cut takes none of it."""
+@pytest.mark.parametrize(("how", "exit_code"), [("kill", -signal.SIGKILL), ("fail", EXIT_STORE_FAILED)])
+async def test_what_a_restarted_server_shows_survives_the_loss_of_unsynced_writes(
+    tmp_path: Path, shim: Path, how: str, exit_code: int
+) -> None:
+    """S2, L5: it found what its predecessor wrote and did not sync, showed it, and a power cut takes none of it.
+
+    The predecessor was killed where it would have synced, or ended when that failed.
+    """
     store, env = discarding(tmp_path, shim)
     with ServerProcess(store, env=env) as server:
-        acknowledged = await register_until_killed(server, "first", 50, (tmp_path / "kill").touch)
-    (tmp_path / "kill").unlink()
+        acknowledged = await register_until_killed(server, "first", 50, (tmp_path / how).touch)
+    assert server.process.returncode == exit_code
+    (tmp_path / how).unlink()
     with ServerProcess(store, env=env) as server:
         shown = await live_agents(server)
     assert lost(acknowledged, shown) == []
-    assert len(shown) > len(acknowledged), "nothing was written and not synced: the kill came too late"
+    assert len(shown) > len(acknowledged), "nothing was written and not synced: the end came too late"
     roll_back_unsynced(tmp_path / "undo", store)
     with ServerProcess(store) as server:
         assert lost(shown, await live_agents(server)) == []
