@@ -1,17 +1,17 @@
 """What watches are fed from: the events of each revision, as far back as the store's history goes.
 
 Watchers hold no queue, only a position in this one list, so a slow one costs no memory. One that falls behind its
-start has missed something and is told so.
+start has missed something and is told so. The list is bounded in bytes: the oldest steps go when they take too much.
 """
 
 import asyncio
 import operator
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from holdfast import names
-from holdfast.filtering import Filter
+from holdfast.filtering import Filter, compile_filter
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     AGENT_EVENT_TYPE_ADDED,
@@ -23,13 +23,25 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 )
 from holdfast.turns import Turns
 
-FILTERED_BYTES_MAX = 16 << 20
-"""Most bytes of serialised responses kept for watches with filters; those asked for last stay. Many watchers of one
-filter are at about the same revision, so a few responses serve them all.
+HISTORY_BYTES_MAX = 256 << 20
+"""Most bytes of memory that the history takes, as `Event.held_bytes` has it, besides some 2 KB a revision."""
+
+KEPT_SHARE = 0.9
+"""How much of that is kept when it is too much: the oldest goes in worthwhile pieces."""
+
+AGENT_BYTES = 1 << 10
+"""What an agent takes in memory besides twice what it has serialised; measured."""
+
+RESPONSES_BYTES_MAX = 16 << 20
+"""Most bytes of serialised responses kept for watches; those asked for last stay. Many watchers, with one filter or
+none, are at about the same revision, so a few responses serve them all.
 """
 
-FILTERED_MAX = 4096
+RESPONSES_MAX = 4096
 """Most such responses kept, empty ones included."""
+
+
+EVERYTHING = compile_filter("", Agent.DESCRIPTOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +54,26 @@ class Event:
     replaced: Agent | None = None
     """The incarnation that a registration took the place of: a watch with a filter may have to take it back."""
 
+    @property
+    def held_bytes(self) -> int:
+        """What the agents take in memory that only the history holds: those before, and one removed as it last was."""
+        return sum(AGENT_BYTES + 2 * agent.ByteSize() for agent in self._held())
 
-@dataclass(slots=True)
+    def _held(self) -> Iterator[Agent]:
+        before = self.previous or self.replaced
+        if before is not None:
+            yield before
+        if self.type == AGENT_EVENT_TYPE_DELETED:
+            yield self.agent
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """The events of one revision by namespace."""
+    """The events of one revision by namespace, and what they take in memory."""
 
     revision: int
     events: dict[str, list[Event]]
-    _encoded: dict[str, bytes] = field(default_factory=dict)
-
-    def encoded(self, parent: str) -> bytes | None:
-        """The WatchAgentsResponse for a namespace, serialised once for all its watchers; None if nothing happened."""
-        events = self.events.get(parent)
-        if events is None:
-            return None
-        found = self._encoded.get(parent)
-        if found is None:
-            found = self._encoded[parent] = _response(self.revision, events)
-        return found
-
-    def told(self, parent: str, events: Sequence[Event]) -> bytes | None:
-        """The WatchAgentsResponse with what a filter made of a namespace's events; None if that is nothing."""
-        every = self.events[parent]
-        if len(events) == len(every) and all(map(operator.is_, events, every)):
-            return self.encoded(parent)
-        return _response(self.revision, events) if events else None
+    held_bytes: int
 
 
 def judged(events: Sequence[Event], only: Filter) -> list[Event]:
@@ -92,6 +99,10 @@ def _response(revision: int, events: Sequence[Event]) -> bytes:
     return WatchAgentsResponse(revision=revision, events=AgentEvents(events=messages)).SerializeToString()
 
 
+def _key(step: Step, parent: str, only: Filter) -> tuple[int, str, str]:
+    return step.revision, parent, only.text
+
+
 class FellBehindError(Exception):
     """The revision asked for is no longer in the history."""
 
@@ -101,13 +112,20 @@ class History:
 
     Args:
         turns: For steps with many events.
+
+    Attributes:
+        start: The revision up to which history was dropped.
+        size_bytes: What the steps take in memory; at most `HISTORY_BYTES_MAX`, or what the newest takes alone.
+        has_overflowed: Set when steps were dropped because they took too much; whoever compacts the store clears it.
     """
 
     def __init__(self, turns: Turns) -> None:
         self.start = 0
+        self.size_bytes = 0
+        self.has_overflowed = asyncio.Event()
         self._steps: deque[Step] = deque()
-        self._filtered: OrderedDict[tuple[int, str, str], bytes | None] = OrderedDict()
-        self._filtered_bytes = 0
+        self._responses: OrderedDict[tuple[int, str, str], bytes | None] = OrderedDict()
+        self._responses_bytes = 0
         self._judging = asyncio.Lock()
         self._turns = turns
         self._advanced = asyncio.Event()
@@ -120,25 +138,49 @@ class History:
     def begin(self, revision: int) -> None:
         """Starts anew after a revision."""
         self.start = revision
+        self.size_bytes = 0
         self._steps.clear()
-        self._filtered.clear()
-        self._filtered_bytes = 0
+        self._responses.clear()
+        self._responses_bytes = 0
 
     def append(self, revision: int, events: Sequence[Event]) -> None:
-        """Adds the next revision's events."""
+        """Adds the next revision's events, and drops the oldest steps if that makes too many bytes."""
         assert revision == self.end + 1, f"revision {revision} follows {self.end}: a hole"
         by_parent: dict[str, list[Event]] = {}
+        held_bytes = 0
         for event in events:
             by_parent.setdefault(names.parent_of(event.agent.name), []).append(event)
-        self._steps.append(Step(revision, by_parent))
+            held_bytes += event.held_bytes
+        self._steps.append(Step(revision, by_parent, held_bytes))
+        self.size_bytes += held_bytes
+        if self.size_bytes > HISTORY_BYTES_MAX:
+            while len(self._steps) > 1 and self.size_bytes > HISTORY_BYTES_MAX * KEPT_SHARE:
+                self._drop_oldest()
+            self.has_overflowed.set()
         advanced, self._advanced = self._advanced, asyncio.Event()
         advanced.set()
 
     def forget(self, revision: int) -> None:
         """Drops what happened up to a revision."""
         while self._steps and self._steps[0].revision <= revision:
-            self._steps.popleft()
+            self._drop_oldest()
         self.start = max(self.start, revision)
+
+    def _drop_oldest(self) -> None:
+        step = self._steps.popleft()
+        self.start = step.revision
+        self.size_bytes -= step.held_bytes
+
+    def next(self, revision: int) -> Step | None:
+        """The step after a revision; None if it is the newest.
+
+        Raises:
+            FellBehindError: Steps after `revision` have been dropped.
+        """
+        if revision < self.start:
+            raise FellBehindError
+        index = revision - self.start
+        return self._steps[index] if index < len(self._steps) else None
 
     def after(self, revision: int, limit: int) -> list[Step]:
         """At most `limit` steps after a revision; none if it is the newest.
@@ -154,15 +196,16 @@ class History:
     def encoded(self, step: Step, parent: str, only: Filter) -> bytes | None:
         """The WatchAgentsResponse of a step for a namespace and a filter; None if nothing of it is wanted.
 
-        Serialised once for all watchers that ask for the same; for filters, as long as `FILTERED_MAX` allows.
+        Serialised once for all watchers that ask for the same, as long as `RESPONSES_BYTES_MAX` allows.
         """
-        if only.is_empty or parent not in step.events:
-            return step.encoded(parent)
-        key = (step.revision, parent, only.text)
-        if key not in self._filtered:
-            return self._keep(key, step.told(parent, judged(step.events[parent], only)))
-        self._filtered.move_to_end(key)
-        return self._filtered[key]
+        events = step.events.get(parent)
+        if events is None:
+            return None
+        key = _key(step, parent, only)
+        if key in self._responses:
+            self._responses.move_to_end(key)
+            return self._responses[key]
+        return self._keep(step, parent, only, events if only.is_empty else judged(events, only))
 
     async def judge(self, step: Step, parent: str, only: Filter) -> int:
         """Makes `encoded` quick for a step of many events by judging them in slices. Returns how many without a pause.
@@ -170,24 +213,30 @@ class History:
         One step at a time: many watchers of one filter come at once, and each but the first finds the work done.
         """
         events, size = step.events.get(parent, ()), only.messages_at_once
-        key = (step.revision, parent, only.text)
-        if len(events) <= size or key in self._filtered:
+        key = _key(step, parent, only)
+        if len(events) <= size or key in self._responses:
             return min(size, len(events))
         async with self._judging:
             told: list[Event] = []
-            for first in range(0, len(events), size) if key not in self._filtered else ():
+            for first in range(0, len(events), size) if key not in self._responses else ():
                 told += judged(events[first : first + size], only)
                 await self._turns.wait()
-            if key not in self._filtered:
-                self._keep(key, step.told(parent, told))
+            if key not in self._responses:
+                self._keep(step, parent, only, told)
         return size
 
-    def _keep(self, key: tuple[int, str, str], response: bytes | None) -> bytes | None:
-        self._filtered[key] = response
-        self._filtered_bytes += len(response or b"")
-        while len(self._filtered) > FILTERED_MAX or self._filtered_bytes > FILTERED_BYTES_MAX:
-            _, dropped = self._filtered.popitem(last=False)
-            self._filtered_bytes -= len(dropped or b"")
+    def _keep(self, step: Step, parent: str, only: Filter, told: Sequence[Event]) -> bytes | None:
+        """Makes a response and keeps it; a filter that leaves nothing out shares what is told without one."""
+        every = step.events[parent]
+        if told is not every and len(told) == len(every) and all(map(operator.is_, told, every)):
+            response = self.encoded(step, parent, EVERYTHING)
+        else:
+            response = _response(step.revision, told) if told else None
+        self._responses[_key(step, parent, only)] = response
+        self._responses_bytes += len(response or b"")
+        while len(self._responses) > RESPONSES_MAX or self._responses_bytes > RESPONSES_BYTES_MAX:
+            _, dropped = self._responses.popitem(last=False)
+            self._responses_bytes -= len(dropped or b"")
         return response
 
     async def advance(self, revision: int, timeout_s: float | None = None) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from holdfast.history import HISTORY_BYTES_MAX
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
 from holdfast.registry.v1 import lease_service_pb2 as leases_pb
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
@@ -325,6 +326,24 @@ def test_large_answers_that_are_read_make_room_for_more(server: ServerProcess) -
             assert len(stub.ListAgents(request, timeout=60).agents) == 3
         for call in [stub.ListAgents.future(request, timeout=60) for _ in range(24)]:
             assert len(call.result().agents) == 3
+
+
+def test_a_large_agent_that_changes_all_the_time_does_not_fill_the_history(server: ServerProcess) -> None:
+    """Nor the serialised changes that watchers get: 700 updates of 700 KB took two gigabytes."""
+    register_largest(server, 1)
+    request = pb.UpdateAgentRequest(agent=Agent(name=f"{PARENT}/agents/a0"))
+    request.update_mask.paths.append("domain")
+    with growing_at_most(server, 700), grpc.insecure_channel(server.grpc, options=LOCAL) as channel:
+        stub = AgentRegistryServiceStub(channel)
+        changes = stub.WatchAgents(pb.WatchAgentsRequest(parent=PARENT), timeout=240)
+        for number in range(700):
+            request.agent.domain = f"d{number}"
+            stub.UpdateAgent(request, timeout=60)
+            next(changes)
+        assert metric(server, "holdfast_history_bytes") <= HISTORY_BYTES_MAX
+        start = metric(server, "holdfast_history_start_revision")
+        wait_for(lambda: metric(server, "holdfast_store_compact_revision") >= start > 300, "the store to follow")
+        changes.cancel()
 
 
 def test_ten_thousand_watches_of_one_client_leave_room_for_others(server: ServerProcess) -> None:

@@ -1,6 +1,7 @@
 """Forgets what has outlived its use: old history, agents expired for long, answers to old requests."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ ROUND_EVERY_S = 5.0
 """How often the janitor looks around."""
 
 RETAIN_REVISIONS_DEFAULT = 20_000
-"""Revisions of history kept for watches to resume from; some 2 KB of memory each."""
+"""Revisions of history kept for watches to resume from, unless they take more than `HISTORY_BYTES_MAX`."""
 
 COMPACT_SHARE = 0.1
 """Compaction waits until this share more than asked for is there, so that each does a worthwhile piece."""
@@ -41,13 +42,20 @@ class Janitor:
         self._retain_revisions = retain_revisions
 
     async def run(self, every_s: float = ROUND_EVERY_S) -> None:
-        """Makes a round now and then, until cancelled. A round that the store refuses is made again at the next."""
+        """Makes a round now and then, and when the history overflows, until cancelled.
+
+        A round that the store refuses is made again at the next.
+        """
+        overflowed = self._registry.view.history.has_overflowed
         while True:
+            overflowed.clear()
             try:
                 await self.make_round()
             except HoldfastError as error:
                 log.warning("janitor_round_failed", reason=error.reason.name, message=error.message)
-            await asyncio.sleep(every_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await overflowed.wait()
 
     async def make_round(self) -> None:
         """Forgets everything that is due now.
@@ -94,10 +102,14 @@ class Janitor:
         return old
 
     async def _compact(self) -> None:
+        """Drops history that is older than asked for, and what the view has dropped because it took too much."""
         store, view = self._registry.store, self._registry.view
-        if store.revision - store.compact_revision <= self._retain_revisions * (1 + COMPACT_SHARE):
+        before = view.history.start
+        if store.revision - store.compact_revision > self._retain_revisions * (1 + COMPACT_SHARE):
+            before = max(before, min(store.revision - self._retain_revisions, view.revision))  # not ahead of the view
+        if before <= store.compact_revision:
             return
-        await store.compact(min(store.revision - self._retain_revisions, view.revision))  # never ahead of the view
+        await store.compact(before)
         view.history.forget(min(store.compact_revision, view.revision))  # others may have compacted what it lacks
 
 

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from holdfast.errors import HoldfastError, Reason
 from holdfast.failpoints import Failpoint, hit
 from holdfast.filtering import Filter, compile_filter
-from holdfast.history import FellBehindError
+from holdfast.history import FellBehindError, History
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     AgentEvent,
@@ -29,9 +30,6 @@ from holdfast.service.slices import matching
 
 SNAPSHOT_PAGE = 500
 """Most agents in one message of a snapshot: usually some 250 KB."""
-
-STEPS_AT_ONCE = 256
-"""Revisions a watcher takes from the history before others get their turn."""
 
 PROGRESS_EVERY_S = 5.0
 """How often a quiet watch that asks for it is told how far it has come."""
@@ -65,11 +63,16 @@ class AgentWatching:
         only = compile_filter(request.filter, Agent.DESCRIPTOR)
         with self._place(context.client):
             async for step in self._watch(request, only):
-                if isinstance(step, bytes) and len(step) <= SMALL_BYTES:  # most are: the room itself would cost as much
+                if isinstance(step, bytes):  # most are small: the room itself would cost as much
                     yield step
                     continue
                 async with self._room.taken(context.client, _size_bytes(step)):
-                    yield step.response() if isinstance(step, _Page) else step
+                    try:
+                        yield step if isinstance(step, WatchAgentsResponse) else step.response()
+                    except FellBehindError:
+                        yield _fell_behind(self._registry.view.history)
+                        return
+                del step  # the next may be days away
 
     @contextmanager
     def _place(self, client: str) -> Iterator[None]:
@@ -88,16 +91,14 @@ class AgentWatching:
             if not self._by_client[client]:
                 del self._by_client[client]
 
-    async def _watch(
-        self, request: WatchAgentsRequest, only: Filter
-    ) -> AsyncIterator["_Page | WatchAgentsResponse | bytes"]:
+    async def _watch(self, request: WatchAgentsRequest, only: Filter) -> AsyncIterator["_Told"]:
         view = self._registry.view
         await view.reached(await self._registry.store.current_revision())
         if request.start_revision == 0:
             position = view.revision
-            there = view.entries(request.parent, with_expired=only.names("liveness"))
-            for page in _snapshot(position, await matching(there, only, view.turns)):
+            async for page in self._snapshot(request, only):
                 yield page
+            del page  # nor may it hold on to what the snapshot was made of, which is why that has a frame of its own
         else:
             position = request.start_revision - 1
             if position > view.revision:
@@ -109,28 +110,40 @@ class AgentWatching:
         async for response in self._changes(request, only, position):
             yield response
 
-    async def _changes(
-        self, request: WatchAgentsRequest, only: Filter, position: int
-    ) -> AsyncIterator[WatchAgentsResponse | bytes]:
+    async def _snapshot(self, request: WatchAgentsRequest, only: Filter) -> AsyncIterator["_Page"]:
+        view = self._registry.view
+        revision, there = view.revision, view.entries(request.parent, with_expired=only.names("liveness"))
+        for page in _pages(revision, await matching(there, only, view.turns)):
+            yield page
+
+    async def _changes(self, request: WatchAgentsRequest, only: Filter, position: int) -> AsyncIterator["_Told"]:
+        """Responses of up to `SMALL_BYTES`, and what makes larger ones.
+
+        Whoever does not read must not hold on to history: between two responses a watch has its position alone.
+        """
         history, clock = self._registry.view.history, asyncio.get_running_loop().time
         parent, tells_progress, told_s = request.parent, request.progress_notify, clock()
+        looked_at = 0
         while True:
-            wait_s = max(0.0, told_s + self._progress_every_s - clock()) if tells_progress else None
-            await history.advance(position, wait_s)
             try:
-                steps = history.after(position, STEPS_AT_ONCE)
+                step = history.next(position)
             except FellBehindError:
-                yield _reset(WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER, history.start)
+                yield _fell_behind(history)
                 return
-            looked_at = 0
-            for step in steps:
-                if not only.is_empty:
-                    looked_at += await history.judge(step, request.parent, only)
+            if step is None:
+                wait_s = max(0.0, told_s + self._progress_every_s - clock()) if tells_progress else None
+                await history.advance(position, wait_s)
+            else:
+                looked_at += 1 if only.is_empty else await history.judge(step, parent, only)
                 encoded = history.encoded(step, parent, only)
                 position = step.revision
+                del step
                 if encoded is not None:
+                    is_small = len(encoded) <= SMALL_BYTES
+                    told = encoded if is_small else _Large(history, position, parent, only, len(encoded))
+                    del encoded
                     hit(Failpoint.BEFORE_WATCH_SEND)
-                    yield encoded
+                    yield told
                     hit(Failpoint.AFTER_WATCH_SEND)
                     told_s = clock()
                 if looked_at >= only.messages_at_once:
@@ -155,7 +168,32 @@ class _Page:
         return WatchAgentsResponse(revision=self.revision, events=AgentEvents(events=events, snapshot_end=self.is_last))
 
 
-def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[_Page]:
+@dataclass(frozen=True, slots=True)
+class _Large:
+    """A large message of changes, which is made, or taken from those kept, once there is room for it."""
+
+    history: History
+    revision: int
+    parent: str
+    only: Filter
+    size_bytes: int
+
+    def response(self) -> bytes:
+        """The message.
+
+        Raises:
+            FellBehindError: Its step has been dropped.
+        """
+        step = self.history.next(self.revision - 1)
+        encoded = self.history.encoded(step, self.parent, self.only) if step is not None else None
+        assert encoded is not None, f"revision {self.revision} told something before"
+        return encoded
+
+
+_Told: TypeAlias = _Page | _Large | WatchAgentsResponse | bytes
+
+
+def _pages(revision: int, agents_there: list[Agent]) -> Iterator[_Page]:
     """A snapshot in messages of one revision, at least one; the last says that it is."""
     first, is_last = 0, False
     while not is_last:
@@ -165,11 +203,15 @@ def _snapshot(revision: int, agents_there: list[Agent]) -> Iterator[_Page]:
         first = after
 
 
-def _size_bytes(step: _Page | WatchAgentsResponse | bytes) -> int:
+def _size_bytes(step: _Page | _Large | WatchAgentsResponse) -> int:
     """The size of what is sent, near enough; progress and resets are small."""
     if isinstance(step, _Page):
         return sum(agent.ByteSize() for agent in step.agents)
-    return len(step) if isinstance(step, bytes) else 0
+    return step.size_bytes if isinstance(step, _Large) else 0
+
+
+def _fell_behind(history: History) -> WatchAgentsResponse:
+    return _reset(WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER, history.start)
 
 
 def _reset(reason: WatchResetReason.ValueType, start: int) -> WatchAgentsResponse:

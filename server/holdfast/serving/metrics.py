@@ -147,6 +147,16 @@ class _RegistryCollector(Collector):
             value=store.compact_revision,
         )
         yield GaugeMetricFamily(
+            "holdfast_history_start_revision",
+            "The revision after which watches can resume; beyond the compacted one if the history took too much.",
+            value=view.history.start,
+        )
+        yield GaugeMetricFamily(
+            "holdfast_history_bytes",
+            "Memory that the history takes for watches to resume from, besides some 2 KB a revision.",
+            value=view.history.size_bytes,
+        )
+        yield GaugeMetricFamily(
             "holdfast_view_lag_revisions",
             "Revisions the view is behind the store.",
             value=store.revision - view.revision,

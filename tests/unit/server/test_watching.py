@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.core.state import AgentEntry
 from holdfast.errors import HoldfastError, Reason
 from holdfast.filtering import compile_filter
+from holdfast.history import Step
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     AgentEventType,
@@ -21,6 +24,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     WatchResetReason,
 )
 from holdfast.service.janitor import Janitor
+from holdfast.service.room import HOST_MESSAGES_MAX
 from holdfast.service.watching import SNAPSHOT_PAGE
 from holdfast.store.sqlite import SqliteStore
 from support.replica import CALL, PARENT, Replica, replica
@@ -217,6 +221,110 @@ async def test_a_slow_consumer_gets_a_reset_never_a_gap() -> None:
         assert last.reset.reason == WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER
         assert last.reset.compact_revision == 991
         assert here.registry.watchers == 0
+
+
+def alive(kind: type) -> int:
+    """How many objects of a type there are."""
+    gc.collect()
+    return sum(type(each) is kind for each in gc.get_objects())
+
+
+async def test_a_watch_that_is_not_read_holds_on_to_no_history() -> None:
+    """It has its position alone, so what is forgotten is gone, whoever stands still before it."""
+    async with replica() as here:
+        for number in range(300):
+            await here.register(f"a{number}")
+        responses = here.agents.watch_agents(WatchAgentsRequest(parent=PARENT, start_revision=1), CALL)
+        await anext(responses)
+        before = alive(Step)
+        await Janitor(here.registry, retain_revisions=10).make_round()
+        assert before - alive(Step) == 290
+        await responses.aclose()
+
+
+async def test_a_watch_holds_on_to_nothing_of_its_snapshot() -> None:
+    async with replica() as here:
+        for number in range(20):
+            await here.register(f"a{number}")
+        responses = here.agents.watch_agents(WatchAgentsRequest(parent=PARENT), CALL)
+        await anext(responses)
+        waiting = asyncio.ensure_future(anext(responses))
+        before = alive(AgentEntry)
+        for number in range(20):
+            await here.deregister(f"a{number}")
+        await waiting
+        assert before - alive(AgentEntry) == 20
+        await responses.aclose()
+
+
+async def test_a_history_that_takes_too_much_drops_its_oldest_and_wakes_the_janitor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However few revisions they are, here and in the store; who stands in what was dropped gets a reset."""
+    monkeypatch.setattr("holdfast.history.HISTORY_BYTES_MAX", 1_000_000)
+    large = {"capabilities": [{"id": f"c{number}", "tags": ["t" * 60] * 8} for number in range(64)]}
+    async with replica() as here:
+        store, history = here.registry.store, here.registry.view.history
+        janitor = asyncio.create_task(Janitor(here.registry).run(every_s=3600))
+        await here.register("a", agent=large)
+        stuck = here.agents.watch_agents(WatchAgentsRequest(parent=PARENT), CALL)
+        await anext(stuck)
+        for number in range(100):
+            await here.update("a", {"domain": f"d{number}"}, "domain")
+            assert history.size_bytes <= 1_000_000
+        assert history.size_bytes == sum(step.held_bytes for step in history.after(history.start, 1000)) > 500_000
+        async with asyncio.timeout(10):
+            while store.compact_revision < history.start:  # noqa: ASYNC110 - it sets no event when it is done
+                await asyncio.sleep(0)
+        assert 50 < store.compact_revision == history.start
+        assert [each.reset.reason async for each in stuck] == [WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER]
+        assert kinds(await here.watch(1, history.start + 1)) == [(history.start + 1, [(MODIFIED, "a")])]
+        janitor.cancel()
+
+
+async def test_an_agent_registered_and_removed_over_and_over_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody holds but the history counts, whatever made it so: removal, expiry, succession, a decision."""
+    monkeypatch.setattr("holdfast.history.HISTORY_BYTES_MAX", 100_000_000)
+    agent = {"display_name": "x" * 200}
+    async with replica() as here:
+        history = here.registry.view.history
+        first = await here.register("a", agent=agent)
+        assert history.size_bytes == 0, "it lives, and is held for that"
+        held = [history.size_bytes]
+        await here.register("a", agent=agent, fence=first.fence)
+        held.append(history.size_bytes)
+        await here.rule("cordon", "a")
+        held.append(history.size_bytes)
+        await here.revoke((await here.get("a")).lease)
+        held.append(history.size_bytes)
+        await here.deregister("a")
+        held.append(history.size_bytes)
+        grown = [after - before for before, after in itertools.pairwise(held)]
+        assert all(1200 < each < 2500 for each in grown[:-1]), grown
+        assert 2400 < grown[-1] < 5000, "before, and as it last was"
+        history.forget(history.end)
+        assert history.size_bytes == 0
+
+
+async def test_a_large_change_that_is_dropped_before_there_is_room_ends_in_a_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits for room is not held, so it may be gone by then."""
+    monkeypatch.setattr("holdfast.service.watching.SMALL_BYTES", 10)
+    async with replica() as here:
+        agents, history = here.agents, here.registry.view.history
+        held = contextlib.AsyncExitStack()
+        for _ in range(HOST_MESSAGES_MAX):
+            await held.enter_async_context(agents._watching._room.taken("", 1 << 20))
+        await here.register("a", agent={"labels": {f"l{number}": "x" * 256 for number in range(64)}})
+        request = WatchAgentsRequest(parent=PARENT, start_revision=1)
+        waiting = asyncio.ensure_future(anext(agents.watch_agents(request, CALL)))
+        async with asyncio.timeout(10):
+            while not agents._watching._room._asking[""] > HOST_MESSAGES_MAX:  # noqa: ASYNC110 - it is a count
+                await asyncio.sleep(0)
+        history.forget(history.end)
+        await held.aclose()
+        assert (await waiting).reset.reason == WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER
 
 
 async def test_watches_are_bounded_and_counted() -> None:
@@ -422,7 +530,7 @@ async def test_a_watch_that_names_liveness_begins_with_the_expired_too() -> None
 
 async def test_filtered_responses_are_shared_and_their_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Watches of one filter share what is serialised; of many filters, only the newest responses are kept."""
-    monkeypatch.setattr("holdfast.history.FILTERED_MAX", 10)
+    monkeypatch.setattr("holdfast.history.RESPONSES_MAX", 10)
     async with replica() as here:
         await here.register("one")
         await here.register("two")
@@ -432,5 +540,5 @@ async def test_filtered_responses_are_shared_and_their_memory_is_bounded(monkeyp
         assert same[0] is same[1]
         for number in range(1000):
             history.encoded(step, PARENT, compile_filter(f"name:two -name:{number}x", Agent.DESCRIPTOR))
-        assert len(history._filtered) == 10
-        assert history._filtered_bytes == sum(len(each or b"") for each in history._filtered.values())
+        assert len(history._responses) == 10
+        assert history._responses_bytes == sum(len(each or b"") for each in history._responses.values())
