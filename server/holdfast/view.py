@@ -9,6 +9,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from holdfast import names
+from holdfast.answers import Answers
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry
 from holdfast.history import Event, History
 from holdfast.indexes import Indexes, Names, Population
@@ -59,7 +60,7 @@ class View:
         to_drain: Names of the agents that are DRAINING, the first asked for first.
         drain_asked: Set when a name is added to `to_drain`; whoever drains clears it.
         replicas: Revision of the last beat by replica, in a store that several share.
-        requests_bytes: What the answers that are kept take, with their keys.
+        answers: To requests with a request_id.
     """
 
     def __init__(self, listener: LeaseListener) -> None:
@@ -72,8 +73,7 @@ class View:
         self._listener = listener
         self._agents: dict[str, AgentEntry] = {}
         self._leases: dict[str, LeaseEntry] = {}
-        self._requests: dict[str, RequestEntry] = {}
-        self.requests_bytes = 0
+        self.answers = Answers()
         self._admin: dict[str, AdminEntry] = {}
         self._indexes = Indexes()
         self._ended: dict[str, None] = {}
@@ -120,7 +120,7 @@ class View:
 
     def request(self, key: str) -> RequestEntry | None:
         """The answer kept under a request's key."""
-        return self._requests.get(key)
+        return self.answers.get(key)
 
     def population(self, parent: str) -> Population:
         """The agents of a namespace, with their indexes, as they are until the next revision."""
@@ -159,15 +159,6 @@ class View:
     def ended_leases(self) -> Iterator[LeaseEntry]:
         """Leases that ended and are still remembered, the first ended first."""
         return (lease for name in list(self._ended) if (lease := self._leases.get(name)) is not None)
-
-    def requests(self) -> Iterator[tuple[str, RequestEntry]]:
-        """Answers that are kept, with their keys, the oldest first; good until the next revision."""
-        return iter(self._requests.items())
-
-    @property
-    def requests_count(self) -> int:
-        """How many answers are kept."""
-        return len(self._requests)
 
     @property
     def leases_standing(self) -> int:
@@ -266,9 +257,7 @@ class View:
             case names.LEASE_PREFIX:
                 self._put_lease(LeaseEntry(name, LeaseRecord.FromString(put.value), put.mod_revision), events)
             case names.REQUEST_PREFIX:
-                self._forget_request(put.key)
-                self._requests[put.key] = RequestEntry(put.value, put.mod_revision)
-                self.requests_bytes += len(put.key) + len(put.value)
+                self.answers.put(put.key, RequestEntry(put.value, put.mod_revision))
             case names.ADMIN_PREFIX:
                 self._put_admin(name, AdminEntry(AdminRecord.FromString(put.value), put.mod_revision), events)
             case names.REPLICA_PREFIX:
@@ -333,12 +322,7 @@ class View:
         elif prefix + ":" == names.REPLICA_PREFIX:
             self.replicas.pop(name, None)
         else:
-            self._forget_request(key)
-
-    def _forget_request(self, key: str) -> None:
-        known = self._requests.pop(key, None)
-        if known is not None:
-            self.requests_bytes -= len(key) + len(known.value)
+            self.answers.remove(key)
 
     def _forget_lease(self, name: str) -> None:
         known = self._leases.pop(name, None)

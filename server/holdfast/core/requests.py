@@ -12,13 +12,13 @@ from holdfast.storage.v1.records_pb2 import RequestRecord
 from holdfast.store.interface import Txn
 
 KEPT_S = 3600.0
-"""How long the answer to a request_id is kept at least, unless more than `KEPT_MAX` are: longer than any sane retry."""
+"""How long the answer to a request_id is kept at least, unless there are too many: longer than any sane retry."""
 
 KEPT_MAX = 100_000
-"""Most answers kept; the oldest go first."""
+"""Most answers kept. Beyond that the namespace that has the most forgets, its oldest first."""
 
 KEPT_BYTES_MAX = 64 << 20
-"""Most bytes of answers kept, with their keys; the oldest go first."""
+"""Most bytes of answers kept, with their keys; likewise. Most take some 300 bytes, so the count is met first."""
 
 M = TypeVar("M", bound=Message)
 P = TypeVar("P")
@@ -32,8 +32,10 @@ def digest(request: Message) -> bytes:
     return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
 
 
-def replay(reader: Reader, key: str, request: Message, answer_type: type[M]) -> tuple[M, int] | None:
+def replay(reader: Reader, key: str, request: Message, *answer_types: type[M]) -> tuple[M, int] | None:
     """The first answer to a request that came before, and the revision it was committed at; None for a new one.
+
+    It is of one of some types: records outlive the servers that wrote them.
 
     Raises:
         HoldfastError: REQUEST_ID_REUSED.
@@ -41,8 +43,9 @@ def replay(reader: Reader, key: str, request: Message, answer_type: type[M]) -> 
     entry = reader.request(key)
     if entry is None:
         return None
-    answer = answer_type()
-    if entry.record.request_sha256 != digest(request) or not entry.record.response.Unpack(answer):
+    record = entry.record
+    answer = next((each for each in map(_made, answer_types) if record.response.Unpack(each)), None)
+    if answer is None or record.request_sha256 != digest(request):
         raise HoldfastError(
             Reason.REQUEST_ID_REUSED,
             f"request_id {key.rsplit('/', 1)[1]!r} was used before with other content; use a fresh one for a new "
@@ -51,6 +54,10 @@ def replay(reader: Reader, key: str, request: Message, answer_type: type[M]) -> 
             field_violations=[FieldViolation("request_id", "was used before with other content")],
         )
     return answer, entry.mod_revision
+
+
+def _made(answer_type: type[M]) -> M:
+    return answer_type()
 
 
 def remember(plan: Plan[P], key: str, request: Message, answer: Message, now: Timestamp) -> Plan[P]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +12,7 @@ from holdfast.core import requests, retention
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError
 from holdfast.service.registry import Registry
-from holdfast.store.interface import Conflict
+from holdfast.store.interface import Conflict, Txn
 
 ROUND_EVERY_S = 5.0
 """How often the janitor looks around."""
@@ -35,11 +35,18 @@ class Janitor:
     Args:
         registry: The state.
         retain_revisions: Revisions of history to keep at least.
+        on_forgotten_early: Called with the number of answers forgotten before their time, since there were too many.
     """
 
-    def __init__(self, registry: Registry, retain_revisions: int = RETAIN_REVISIONS_DEFAULT) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        retain_revisions: int = RETAIN_REVISIONS_DEFAULT,
+        on_forgotten_early: Callable[[int], None] = lambda _count: None,
+    ) -> None:
         self._registry = registry
         self._retain_revisions = retain_revisions
+        self._on_forgotten_early = on_forgotten_early
 
     async def run(self, every_s: float = ROUND_EVERY_S) -> None:
         """Makes a round now and then, and when the history overflows, until cancelled.
@@ -69,16 +76,22 @@ class Janitor:
     async def _forget_records(self) -> None:
         now_s = self._registry.wall_clock()
         view, room = self._registry.view, FORGET_MAX
-        for transactions in (
-            retention.forget_leases(view, self._old_leases(now_s)),
-            retention.forget_keys(self._old_requests(now_s)),
-        ):
-            for txn in itertools.islice(transactions, room):
-                room -= 1
-                outcome = await self._registry.store.commit(txn)
-                await view.reached(outcome.revision)
-                if isinstance(outcome, Conflict):  # what follows may rest on it: the next round decides anew
-                    break
+        room -= await self._commit(retention.forget_leases(view, self._old_leases(now_s)), room)
+        room -= await self._commit(retention.forget_keys(self._old_answers(now_s)), room)
+        beyond = self._answers_beyond()
+        count = await self._commit(retention.forget_keys(beyond), room)
+        self._on_forgotten_early(min(len(beyond), count * retention.CHUNK_KEYS))
+
+    async def _commit(self, transactions: Iterable[Txn], room: int) -> int:
+        """Commits at most `room` transactions, and returns how many."""
+        count = 0
+        for txn in itertools.islice(transactions, room):
+            count += 1
+            outcome = await self._registry.store.commit(txn)
+            await self._registry.view.reached(outcome.revision)
+            if isinstance(outcome, Conflict):  # what follows may rest on it: the next round decides anew
+                break
+        return count
 
     def _old_leases(self, now_s: float) -> Iterator[LeaseEntry]:
         for lease in self._registry.view.ended_leases():
@@ -86,20 +99,15 @@ class Janitor:
                 return
             yield lease
 
-    def _old_requests(self, now_s: float) -> list[str]:
-        """The oldest answers, as many as are too old or too many."""
-        view = self._registry.view
-        kept, size_bytes, old = view.requests_count, view.requests_bytes, []
-        for key, entry in view.requests():
-            is_too_much = kept > requests.KEPT_MAX or size_bytes > requests.KEPT_BYTES_MAX
-            if not is_too_much and _age_s(entry.record.time, now_s) < requests.KEPT_S:
-                break
-            old.append(key)
-            kept -= 1
-            size_bytes -= len(key) + len(entry.value)
-            if len(old) >= FORGET_MAX * retention.CHUNK_KEYS:
-                break
-        return old
+    def _old_answers(self, now_s: float) -> list[str]:
+        old = itertools.takewhile(
+            lambda each: _age_s(each[1].record.time, now_s) >= requests.KEPT_S, self._registry.view.answers.oldest()
+        )
+        return [key for key, _ in itertools.islice(old, FORGET_MAX * retention.CHUNK_KEYS)]
+
+    def _answers_beyond(self) -> list[str]:
+        beyond = self._registry.view.answers.beyond(requests.KEPT_MAX, requests.KEPT_BYTES_MAX)
+        return list(itertools.islice(beyond, FORGET_MAX * retention.CHUNK_KEYS))
 
     async def _compact(self) -> None:
         """Drops history that is older than asked for, and what the view has dropped because it took too much."""

@@ -82,6 +82,12 @@ class Metrics:
             "Batches that could not be confirmed durable.",
             registry=self.registry,
         )
+        self.answers_forgotten_early = Counter(
+            "holdfast_request_answers_forgotten_early",
+            "Answers to requests with a request_id that were forgotten before their hour: there were too many, and a "
+            "repeated request may happen again.",
+            registry=self.registry,
+        )
         self.ready = Gauge(
             "holdfast_ready", "1 while the server serves, 0 while it starts or drains.", registry=self.registry
         )
@@ -139,6 +145,9 @@ class _RegistryCollector(Collector):
         view, store, keeper = registry.view, registry.store, registry.keeper
         yield self._agents()
         yield GaugeMetricFamily("holdfast_leases", "Leases that stand.", value=view.leases_standing)
+        yield GaugeMetricFamily(
+            "holdfast_request_answers", "Answers kept for requests with a request_id.", value=len(view.answers)
+        )
         yield GaugeMetricFamily("holdfast_watchers", "Watches that run.", value=registry.watchers)
         yield GaugeMetricFamily("holdfast_store_revision", "The newest revision of the store.", value=store.revision)
         yield GaugeMetricFamily(

@@ -182,7 +182,7 @@ class Server:
                 raise InputError(f"--store: {error}") from error
         replicas = self._registry.replicas
         sharing = {_task(replicas.run(), "replicas")} if replicas is not None else set[asyncio.Task[Any]]()
-        janitor = Janitor(self._registry, self._config.retain_revisions)
+        janitor = Janitor(self._registry, self._config.retain_revisions, self._metrics.answers_forgotten_early.inc)
         return sharing | {
             following,
             _task(self._registry.start_keeping(), "lease keeper"),

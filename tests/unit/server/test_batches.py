@@ -99,7 +99,7 @@ async def test_a_request_id_makes_a_batch_repeatable_in_a_few_bytes() -> None:
         await here.pass_time(1.3)
         first = await batch(here, *many, request_id="r")
         assert first[7].admin_state == AdminState.ADMIN_STATE_CORDONED
-        assert here.registry.view.requests_bytes < 300
+        assert here.registry.view.answers.size_bytes < 300
         await here.rule("uncordon", "a007")
         await here.deregister("a008")
         here.clock.now_s += 5

@@ -1,9 +1,13 @@
 """What has outlived its use goes: by age, in bounded pieces, and nothing that is still of use goes with it."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from holdfast.answers import Answers
 from holdfast.core import requests, retention
 from holdfast.core.retention import EXPIRED_KEPT_S
+from holdfast.core.state import RequestEntry
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.service.janitor import Janitor
@@ -32,14 +36,14 @@ async def test_the_oldest_answers_go_first_when_they_are_too_many_bytes(monkeypa
     store = MemoryStore()
     async with replica(store) as here:
         for number in (5, 3, 9, 1, 7):  # the order of their keys is not that of their age
-            await here.register(f"a{number}", request_id=f"r{number}", agent=Agent(display_name="x" * 200))
-        size_bytes = here.registry.view.requests_bytes
+            await here.register(f"a{number}", request_id=f"r{number}")
+        size_bytes = here.registry.view.answers.size_bytes
     monkeypatch.setattr(requests, "KEPT_BYTES_MAX", size_bytes // 2)
     async with replica(store) as here:
-        assert here.registry.view.requests_bytes == size_bytes
+        assert here.registry.view.answers.size_bytes == size_bytes
         await Janitor(here.registry).make_round()
         assert await keys(here, "request:") == ["r1", "r7"]
-        assert here.registry.view.requests_bytes <= size_bytes // 2
+        assert here.registry.view.answers.size_bytes <= size_bytes // 2
 
 
 async def test_the_oldest_answers_go_first_when_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +51,57 @@ async def test_the_oldest_answers_go_first_when_they_are_too_many(monkeypatch: p
     async with replica() as here:
         for number in (5, 3, 9):
             await here.register(f"a{number}", request_id=f"r{number}")
-        await Janitor(here.registry).make_round()
+        early: list[int] = []
+        await Janitor(here.registry, on_forgotten_early=early.append).make_round()
         assert await keys(here, "request:") == ["r3", "r9"]
+        assert sum(early) == 1
+        here.clock.now_s += requests.KEPT_S
+        await Janitor(here.registry, on_forgotten_early=early.append).make_round()
+        assert await keys(here, "request:") == []
+        assert sum(early) == 1, "those had their time"
+
+
+async def test_who_asks_for_much_forgets_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The namespace that holds the most, by count or by bytes, gives up its oldest, not those of others."""
+    monkeypatch.setattr(requests, "KEPT_MAX", 8)
+    async with replica() as here:
+        first = await here.grant(request_id="r")
+        for number in range(20):
+            await here.register(f"a{number:02}", parent="namespaces/greedy", request_id=f"g{number:02}")
+        await here.register("b", parent="namespaces/third", request_id="t")
+        await Janitor(here.registry).make_round()
+        assert await keys(here, "request:") == [*(f"g{number:02}" for number in range(14, 20)), "r", "t"]
+        assert await here.grant(request_id="r") == first
+
+
+@given(
+    given_to=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 300)), max_size=40),
+    count_max=st.integers(0, 40),
+    bytes_max=st.integers(0, 4000),
+)
+def test_what_goes_makes_the_rest_fit_and_leaves_the_largest_share_to_nobody(
+    given_to: list[tuple[str, int]], count_max: int, bytes_max: int
+) -> None:
+    """No more goes than must; within a namespace the oldest; nobody is left with less than a larger one was cut to."""
+    answers = Answers()
+    for number, (namespace, size_bytes) in enumerate(given_to):
+        answers.put(f"request:namespaces/{namespace}/M/{number}", RequestEntry(bytes(size_bytes), number + 1))
+    gone = list(answers.beyond(count_max, bytes_max))
+    for index, key in enumerate(gone):
+        assert len(answers) > count_max or answers.size_bytes > bytes_max
+        shares = {each: share(answers, each, count_max, bytes_max) for each in "abc"}
+        namespace = key.split("/")[1]
+        assert shares[namespace] == max(shares.values()), index
+        assert key == next(each for each, _ in answers.oldest() if each.split("/")[1] == namespace)
+        answers.remove(key)
+    assert len(answers) <= count_max
+    assert answers.size_bytes <= bytes_max
+    assert answers.size_bytes == sum(len(key) + len(entry.value) for key, entry in answers.oldest())
+
+
+def share(answers: Answers, namespace: str, count_max: int, bytes_max: int) -> float:
+    sizes = [len(key) + len(entry.value) for key, entry in answers.oldest() if key.split("/")[1] == namespace]
+    return max(len(sizes) / max(1, count_max), sum(sizes) / max(1, bytes_max))
 
 
 async def test_ended_leases_go_by_age_after_a_restart_too() -> None:

@@ -140,7 +140,9 @@ class RegisterAgentRequest(_message.Message):
     agent_id: _builtins.str
     """The last part of the agent's name."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: a replay returns the first answer, the same id with other content is refused."""
+    """Makes the call safe to repeat: a replay returns the first answer, the same id with other content is refused.
+    Answers are kept for an hour, 100 000 of them in all: beyond that the namespace that has the most forgets its oldest.
+    """
     fence: _builtins.int
     """The fence of the incarnation to replace, for an agent that takes over from itself while LIVE."""
     @_builtins.property
@@ -205,7 +207,7 @@ class BatchRegisterAgentsRequest(_message.Message):
     parent: _builtins.str
     """The namespace, `namespaces/{namespace}`."""
     request_id: _builtins.str
-    """Makes the call safe to repeat."""
+    """Makes the call safe to repeat, as that of RegisterAgentRequest does."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterAgentRequest]:
         """What to register; each parent is empty or the batch's, each request_id is empty, no agent_id is there twice. 1 to 10 000,

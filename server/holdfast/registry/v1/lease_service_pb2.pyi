@@ -107,7 +107,9 @@ class GrantLeaseRequest(_message.Message):
     parent: _builtins.str
     """The namespace, `namespaces/{namespace}`."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: a replay returns the first answer, the same id with other content is refused."""
+    """Makes the call safe to repeat: a replay returns the first answer, the same id with other content is refused.
+    Answers are kept for an hour, 100 000 of them in all: beyond that the namespace that has the most forgets its oldest.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """1 s to 24 h. Default 30 s."""
