@@ -1,8 +1,9 @@
 """Decisions about agents: who may register, and who goes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
@@ -37,7 +38,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     RegisterAgentRequest,
     RegisterAgentResponse,
 )
-from holdfast.storage.v1.records_pb2 import AgentRecord
+from holdfast.storage.v1.records_pb2 import AgentRecord, RegistrationAnswer
 from holdfast.store.interface import Txn
 
 PRIORITY_DEFAULT = 50
@@ -70,12 +71,41 @@ def register(reader: Reader, command: Registration) -> Plan[RegisterAgentRespons
     """
     request = command.request
     key = names.request_key(request.parent, "RegisterAgent", request.request_id)
-    if request.request_id and (first := replay(reader, key, request, RegisterAgentResponse)):
-        return Plan(Txn(), lambda _: _at(*first))
+    if request.request_id and (first := replay(reader, key, request, RegistrationAnswer, RegisterAgentResponse)):
+        answered, at = first
+        again = _again(command, answered)
+        return Plan(Txn(), lambda _: _at(again, at))
     agent, txn = incarnate(reader, command)
     response = RegisterAgentResponse(agent=agent)
     plan = Plan(txn, lambda revision: _at(response, revision))
-    return remember(plan, key, request, response, command.now) if request.request_id else plan
+    return remember(plan, key, request, _answer(command, agent), command.now) if request.request_id else plan
+
+
+def _answer(command: Registration, agent: Agent) -> RegistrationAnswer:
+    """The answer without what the request says when it is repeated."""
+    return RegistrationAnswer(
+        uid=command.uid,
+        lease_id="" if command.request.agent.lease else command.lease_id,
+        epoch=command.epoch,
+        admin_state=agent.admin_state,
+        time=command.now,
+    )
+
+
+def _again(command: Registration, answered: Message) -> RegisterAgentResponse:
+    """The first answer, made from the same request; version 0.1.0 kept it as it was."""
+    if isinstance(answered, RegisterAgentResponse):
+        return answered
+    assert isinstance(answered, RegistrationAnswer), answered
+    first = replace(command, now=answered.time, epoch=answered.epoch, uid=answered.uid, lease_id=answered.lease_id)
+    return RegisterAgentResponse(agent=present_again(first, answered.admin_state))
+
+
+def present_again(first: Registration, state: AdminState.ValueType) -> Agent:
+    """An agent as it was answered when it was registered, from what was asked then."""
+    agent = new_agent(first)
+    agent.lease = agent.lease or names.lease_name(first.request.parent, first.lease_id)
+    return present(agent, first, state)
 
 
 def _at(response: RegisterAgentResponse, revision: int) -> RegisterAgentResponse:

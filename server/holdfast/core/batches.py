@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
 from holdfast.core import leases
-from holdfast.core.agents import Registration, date, incarnate, new_agent, present
+from holdfast.core.agents import Registration, date, incarnate, present_again
 from holdfast.core.requests import remember, replay
 from holdfast.core.state import Plan, Reader
 from holdfast.errors import FieldViolation, HoldfastError, invalid_field, invalid_fields
@@ -146,9 +146,7 @@ def _answer(batch: Batch, agents: list[Agent]) -> BatchAnswer:
 def _again(batch: Batch, answered: BatchAnswer) -> list[Agent]:
     """The agents of the first answer, made from the same request."""
     first = Batch(batch.request, answered.time, answered.epoch, answered.seed, batch.replica)
-    agents: list[Agent] = []
-    for index, command in enumerate(_commands(first)):
-        agent = new_agent(command)
-        agent.lease = agent.lease or names.lease_name(command.request.parent, command.lease_id)
-        agents.append(present(agent, command, answered.admin_states.get(index, ADMIN_STATE_ENABLED)))
-    return agents
+    states = answered.admin_states
+    return [
+        present_again(command, states.get(index, ADMIN_STATE_ENABLED)) for index, command in enumerate(_commands(first))
+    ]

@@ -5,11 +5,17 @@ from collections.abc import Awaitable
 
 import pytest
 
-from holdfast.core.requests import KEPT_S
+from holdfast.core.requests import KEPT_S, digest
 from holdfast.core.retention import EXPIRED_KEPT_S
+from holdfast.core.state import copy_of, fence_of
 from holdfast.errors import HoldfastError, Reason
+from holdfast.names import request_key
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness, AgentStatus, Capability
+from holdfast.registry.v1.agent_registry_service_pb2 import RegisterAgentRequest, RegisterAgentResponse
 from holdfast.service.janitor import Janitor
+from holdfast.storage.v1.records_pb2 import RequestRecord
+from holdfast.store.interface import Txn
+from holdfast.store.memory import MemoryStore
 from support.replica import PARENT, replica
 
 LIVE, EXPIRED = AgentLiveness.AGENT_LIVENESS_LIVE, AgentLiveness.AGENT_LIVENESS_EXPIRED
@@ -101,6 +107,46 @@ async def test_a_request_id_makes_registration_repeatable() -> None:
         assert [violation.field for violation in error.value.field_violations] == ["request_id"]
         both = await asyncio.gather(*(here.register("d", request_id="r2") for _ in range(8)))
         assert all(answer == both[0] for answer in both)
+
+
+async def test_a_repeated_registration_is_answered_from_a_few_bytes() -> None:
+    """The first answer in each field, of a large agent too, after a restart and whatever happened since."""
+    store = MemoryStore()
+    large = Agent(capabilities=[Capability(id=f"c{number}", tags=["t" * 60] * 8) for number in range(100)], domain="d")
+    async with replica(store) as here:
+        await here.register("a", ttl_s=1)
+        await here.rule("cordon", "a")
+        await here.pass_time(1.3)
+        own = await here.register("a", agent=large, request_id="own")
+        joins = copy_of(large)
+        joins.lease = (await here.grant()).name
+        shared = await here.register("b", agent=joins, request_id="shared")
+        assert own.admin_state == AdminState.ADMIN_STATE_CORDONED
+        assert here.registry.view.answers.size_bytes < 600
+        await here.rule("uncordon", "a")
+        await here.deregister("b")
+        here.clock.now_s += 5
+        assert await here.register("a", agent=large, request_id="own") == own
+    async with replica(store) as here:
+        assert await here.register("a", agent=large, request_id="own") == own
+        assert await here.register("b", agent=joins, request_id="shared") == shared
+
+
+async def test_an_answer_that_an_earlier_version_kept_whole_is_given_again() -> None:
+    store = MemoryStore()
+    async with replica(store) as here:
+        first = await here.register("a", request_id="r")
+        key, request = request_key(PARENT, "RegisterAgent", "r"), RegisterAgentRequest(parent=PARENT, agent_id="a")
+        record = RequestRecord(request_sha256=digest(request), time=here.registry.now())
+        kept = copy_of(first)
+        kept.fence, kept.revision, kept.etag = fence_of(store.epoch, 0), 0, ""
+        record.response.Pack(RegisterAgentResponse(agent=kept))
+        await store.commit(Txn(puts=((key, record.SerializeToString()),)))
+        await here.settle()
+        second = await here.register("a", request_id="r")
+        assert (second.uid, second.lease, second.create_time) == (first.uid, first.lease, first.create_time)
+        assert second.revision == store.revision, "that of the record"
+        assert await refused(here.register("b", request_id="r")) is Reason.REQUEST_ID_REUSED
 
 
 async def test_a_lease_is_shared_only_while_it_stands_and_by_its_own() -> None:

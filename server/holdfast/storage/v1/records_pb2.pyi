@@ -193,6 +193,46 @@ class RequestRecord(_message.Message):
 Global___RequestRecord: _TypeAlias = RequestRecord  # noqa: Y015
 
 @_typing.final
+class RegistrationAnswer(_message.Message):
+    """The answer to RegisterAgent, without what follows from the request that is repeated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ADMIN_STATE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    """Uid of the agent."""
+    lease_id: _builtins.str
+    """Id of the lease granted for it alone; empty if it joined one."""
+    epoch: _builtins.int
+    """Epoch of the store at that time."""
+    admin_state: _agent_pb2.AdminState.ValueType
+    """Admin state of the agent."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was registered."""
+
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        admin_state: _agent_pb2.AdminState.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_state", b"admin_state", "epoch", b"epoch", "lease_id", b"lease_id", "time", b"time", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistrationAnswer: _TypeAlias = RegistrationAnswer  # noqa: Y015
+
+@_typing.final
 class BatchAnswer(_message.Message):
     """The answer to BatchRegisterAgents, without what follows from the request that is repeated: some bytes for thousands of agents."""
 
