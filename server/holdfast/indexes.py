@@ -4,6 +4,7 @@ import heapq
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from holdfast import names
 from holdfast.core.state import AgentEntry
@@ -158,10 +159,20 @@ class Names:
         return there
 
 
+@dataclass(slots=True)
+class Tally:
+    """How many agents there are, and their bytes."""
+
+    count: int = 0
+    size_bytes: int = 0
+
+
 class Indexes:
     """Every index of agents, kept right by `add` and `remove`."""
 
     def __init__(self) -> None:
+        self.live = Tally()
+        self.expired = Tally()
         self.counts: Counter[tuple[AgentTier.ValueType, AgentLiveness.ValueType]] = Counter()
         self._populations: dict[str, Population] = {}
         self._by_lease: dict[str, str | set[str]] = {}  # most have one agent, and a set would take 216 bytes
@@ -178,7 +189,11 @@ class Indexes:
             population = self._populations[parent] = Population()
         population.add(name, entry)
         self._attach(agent.lease, name)
-        self._bytes_by_lease[agent.lease] += agent.ByteSize()
+        size_bytes = agent.ByteSize()
+        self._bytes_by_lease[agent.lease] += size_bytes
+        tally = self.live if entry.is_live else self.expired
+        tally.count += 1
+        tally.size_bytes += size_bytes
         if agent.admin_state in _DRAINS:
             self._draining[agent.lease] += 1
 
@@ -192,7 +207,11 @@ class Indexes:
         if not population.live and not population.expired:
             del self._populations[parent]
         self._detach(agent.lease, name)
-        self._bytes_by_lease[agent.lease] -= agent.ByteSize()
+        size_bytes = agent.ByteSize()
+        self._bytes_by_lease[agent.lease] -= size_bytes
+        tally = self.live if entry.is_live else self.expired
+        tally.count -= 1
+        tally.size_bytes -= size_bytes
         if agent.lease not in self._by_lease:
             del self._bytes_by_lease[agent.lease]
         if agent.admin_state in _DRAINS:

@@ -15,8 +15,6 @@ from holdfast.history import Event, History
 from holdfast.indexes import Indexes, Names, Population
 from holdfast.registry.v1.agent_pb2 import (
     ADMIN_STATE_DRAINING,
-    AGENT_LIVENESS_EXPIRED,
-    AGENT_LIVENESS_LIVE,
     Agent,
     AgentLiveness,
     AgentTier,
@@ -172,12 +170,32 @@ class View:
     @property
     def live_count(self) -> int:
         """How many agents are LIVE."""
-        return sum(self._indexes.counts[tier, AGENT_LIVENESS_LIVE] for tier in AgentTier.values())
+        return self._indexes.live.count
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of the agents that are LIVE."""
+        return self._indexes.live.size_bytes
 
     @property
     def expired_count(self) -> int:
         """How many agents are EXPIRED and still remembered."""
-        return sum(self._indexes.counts[tier, AGENT_LIVENESS_EXPIRED] for tier in AgentTier.values())
+        return self._indexes.expired.count
+
+    @property
+    def expired_bytes(self) -> int:
+        """Bytes of the agents that are EXPIRED and still remembered."""
+        return self._indexes.expired.size_bytes
+
+    @property
+    def ended_count(self) -> int:
+        """How many leases ended and are still remembered."""
+        return len(self._ended)
+
+    @property
+    def rulings_count(self) -> int:
+        """About how many agents an operator has decided something, whether they are there or not."""
+        return len(self._admin)
 
     async def reached(self, revision: int) -> None:
         """Returns once the view is at `revision` or later."""

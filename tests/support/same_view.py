@@ -52,6 +52,8 @@ def contents(view: View) -> dict[str, Any]:
             for parent in {*view._standing_names._by_parent, *view._standing_names._late}
         },
         "counts": +indexes.counts,
+        "tallies": (indexes.live, indexes.expired),
+        "sizes": (view.ended_count, view.rulings_count),
         "by_lease": dict(indexes._by_lease),
         "bytes_by_lease": dict(indexes._bytes_by_lease),
         "draining": dict(indexes._draining),

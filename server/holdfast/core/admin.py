@@ -8,6 +8,7 @@ from typing import TypeAlias
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
+from holdfast.core import quotas
 from holdfast.core.finding import agent_not_found
 from holdfast.core.state import AdminEntry, AgentEntry, Plan, Reader, admin_state_of, etag_of, unchanged
 from holdfast.errors import HoldfastError, Reason
@@ -67,7 +68,7 @@ def rule(reader: Reader, ruling: Ruling) -> Plan[Agent]:
     an agent is ENABLED nothing is left of it.
 
     Raises:
-        HoldfastError: AGENT_NOT_FOUND, ADMIN_STATE_CONFLICT, AGENT_BANNED.
+        HoldfastError: AGENT_NOT_FOUND, ADMIN_STATE_CONFLICT, AGENT_BANNED, QUOTA_EXCEEDED.
     """
     entry, admin = reader.agent(ruling.name), reader.admin(ruling.name)
     if entry is None and admin is None:
@@ -80,6 +81,8 @@ def rule(reader: Reader, ruling: Ruling) -> Plan[Agent]:
     compares = unchanged(reader, ruling.name)
     if entry is None and state == ENABLED:
         return Plan(Txn(compares=compares, deletes=(key,)), lambda _: Agent(name=ruling.name, admin_state=state))
+    if admin is None:
+        quotas.check_ruling(reader)
     record = AdminRecord(state=state, reason=ruling.reason, time=ruling.now)
     txn = Txn(compares=compares, puts=((key, record.SerializeToString()),))
     return Plan(txn, _answer(ruling.name, entry, record))

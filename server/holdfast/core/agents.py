@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
-from holdfast.core import leases
+from holdfast.core import leases, quotas
 from holdfast.core.admin import forgotten
 from holdfast.core.finding import check_etag, check_fence, find
 from holdfast.core.requests import remember, replay
@@ -67,7 +67,7 @@ def register(reader: Reader, command: Registration) -> Plan[RegisterAgentRespons
 
     Raises:
         HoldfastError: AGENT_ALREADY_EXISTS, FENCE_STALE, AGENT_BANNED, LEASE_NOT_FOUND, NOT_OWNER, REQUEST_ID_REUSED,
-            INVALID_FIELD.
+            INVALID_FIELD, QUOTA_EXCEEDED.
     """
     request = command.request
     key = names.request_key(request.parent, "RegisterAgent", request.request_id)
@@ -127,6 +127,9 @@ def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
     agent = new_agent(command)
     attachment = leases.join(reader, agent) if request.agent.lease else leases.grant_private(agent, command)
     released = _release(reader, previous, agent.lease)
+    quotas.check_agent(reader, agent, previous)
+    if not request.agent.lease and not (previous is not None and previous.is_live and released.deletes):
+        quotas.check_lease(reader)
     record = AgentRecord(agent=agent, fence_epoch=command.epoch, update_time=command.now)
     txn = Txn(
         compares=(

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
+from holdfast.core import quotas
 from holdfast.core.requests import remember, replay
 from holdfast.core.state import LeaseEntry, Plan, Reader, fence_of
 from holdfast.errors import HoldfastError, Reason
@@ -70,12 +71,13 @@ def grant(reader: Reader, command: Grant) -> Plan[GrantLeaseResponse]:
     """Decides GrantLease.
 
     Raises:
-        HoldfastError: REQUEST_ID_REUSED.
+        HoldfastError: REQUEST_ID_REUSED, QUOTA_EXCEEDED.
     """
     request = command.request
     key = names.request_key(request.parent, "GrantLease", request.request_id)
     if request.request_id and (first := replay(reader, key, request, GrantLeaseResponse)):
         return Plan(Txn(), lambda _: _at(*first))
+    quotas.check_lease(reader)
     name = names.lease_name(request.parent, command.lease_id)
     ttl_ms = duration_ms(request.ttl) if request.HasField("ttl") else TTL_MS_DEFAULT
     record = LeaseRecord(ttl_ms=ttl_ms, fence_epoch=command.epoch, owner=command.replica)

@@ -10,6 +10,15 @@ from holdfast.store.interface import Txn
 EXPIRED_KEPT_S = 3600.0
 """How long an expired agent, and the ended lease that says so, are kept: long enough to see what was lost."""
 
+ENDED_MAX = 1_000_000
+"""Most ended leases kept; beyond that the first ended are forgotten earlier, with their agents."""
+
+EXPIRED_MAX = 1_000_000
+"""Most expired agents kept; likewise."""
+
+EXPIRED_BYTES_MAX = 1 << 30
+"""Most bytes of them (1 GiB), as they are sent; likewise."""
+
 CHUNK_KEYS = 500
 """Keys forgotten by one transaction: few enough not to keep callers waiting, many enough to share an fsync."""
 

@@ -189,6 +189,26 @@ class Reader(Protocol):
         """The answer kept under a request's key."""
         ...
 
+    @property
+    def live_count(self) -> int:
+        """How many agents are LIVE."""
+        ...
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of the agents that are LIVE."""
+        ...
+
+    @property
+    def leases_standing(self) -> int:
+        """How many leases stand."""
+        ...
+
+    @property
+    def rulings_count(self) -> int:
+        """About how many agents an operator has decided something, whether they are there or not."""
+        ...
+
 
 def unchanged(reader: Reader, name: str) -> tuple[tuple[str, int], ...]:
     """The comparisons that hold as long as an agent is what the reader says: its record, its lease, its admin state."""

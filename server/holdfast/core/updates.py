@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names, validation
-from holdfast.core import leases
+from holdfast.core import leases, quotas
 from holdfast.core.agents import check_capabilities, fill_in
 from holdfast.core.finding import check_etag, check_fence, find
 from holdfast.core.state import Plan, Reader, copy_of, etag_of, fence_parts, unchanged
@@ -38,7 +38,7 @@ def update(reader: Reader, request: UpdateAgentRequest, now: Timestamp) -> Plan[
 
     Raises:
         HoldfastError: INVALID_FIELD, AGENT_NOT_FOUND, FENCE_STALE, ETAG_MISMATCH; LEASE_NOT_FOUND for an EXPIRED agent;
-            QUOTA_EXCEEDED if the agents of its lease would become too large.
+            QUOTA_EXCEEDED if the agents of its lease, or all, would become too large.
     """
     wanted = request.agent
     if not wanted.name:
@@ -57,6 +57,7 @@ def update(reader: Reader, request: UpdateAgentRequest, now: Timestamp) -> Plan[
     grown_bytes = agent.ByteSize() - entry.agent.ByteSize()
     if grown_bytes > 0:
         leases.check_room(reader, agent.lease, grown_bytes)
+        quotas.check_bytes(reader, grown_bytes)
     txn = Txn(
         compares=unchanged(reader, wanted.name),
         puts=((names.agent_key(wanted.name), _record(agent, now).SerializeToString()),),

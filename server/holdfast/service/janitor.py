@@ -94,9 +94,16 @@ class Janitor:
         return count
 
     def _old_leases(self, now_s: float) -> Iterator[LeaseEntry]:
-        for lease in self._registry.view.ended_leases():
-            if _age_s(lease.record.end.time, now_s) < retention.EXPIRED_KEPT_S:
+        """Ended leases that have had their time, or are too many, or whose agents are; the first ended first."""
+        view = self._registry.view
+        count, agents, size_bytes = view.ended_count, view.expired_count, view.expired_bytes
+        for lease in view.ended_leases():
+            is_much = agents > retention.EXPIRED_MAX or size_bytes > retention.EXPIRED_BYTES_MAX
+            is_much = is_much or count > retention.ENDED_MAX
+            if not is_much and _age_s(lease.record.end.time, now_s) < retention.EXPIRED_KEPT_S:
                 return
+            count, agents = count - 1, agents - len(view.agents_of(lease.name))
+            size_bytes -= view.agents_bytes(lease.name)
             yield lease
 
     def _old_answers(self, now_s: float) -> list[str]:

@@ -146,6 +146,17 @@ class _RegistryCollector(Collector):
         yield self._agents()
         yield GaugeMetricFamily("holdfast_leases", "Leases that stand.", value=view.leases_standing)
         yield GaugeMetricFamily(
+            "holdfast_leases_ended", "Leases that ended and are still remembered.", value=view.ended_count
+        )
+        yield GaugeMetricFamily(
+            "holdfast_agents_bytes", "Bytes of the agents that are LIVE, as they are sent.", value=view.live_bytes
+        )
+        yield GaugeMetricFamily(
+            "holdfast_agents_ruled",
+            "Agents, there or gone, about which an operator has decided something.",
+            value=view.rulings_count,
+        )
+        yield GaugeMetricFamily(
             "holdfast_request_answers", "Answers kept for requests with a request_id.", value=len(view.answers)
         )
         yield GaugeMetricFamily("holdfast_watchers", "Watches that run.", value=registry.watchers)
