@@ -96,9 +96,9 @@ class AgentWatching:
         await view.reached(await self._registry.store.current_revision())
         if request.start_revision == 0:
             position = view.revision
-            async for page in self._snapshot(request, only):
+            pages = self._snapshot(request, only)  # a frame of its own, so that nothing of it is held afterwards
+            while (page := await anext(pages, None)) is not None:
                 yield page
-            del page  # nor may it hold on to what the snapshot was made of, which is why that has a frame of its own
         else:
             position = request.start_revision - 1
             if position > view.revision:
