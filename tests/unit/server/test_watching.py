@@ -542,3 +542,24 @@ async def test_filtered_responses_are_shared_and_their_memory_is_bounded(monkeyp
             history.encoded(step, PARENT, compile_filter(f"name:two -name:{number}x", Agent.DESCRIPTOR))
         assert len(history._responses) == 10
         assert history._responses_bytes == sum(len(each or b"") for each in history._responses.values())
+
+
+async def test_responses_without_a_filter_are_shared_and_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter that leaves nothing out shares them; one that is not kept any more is made again, the same."""
+    monkeypatch.setattr("holdfast.history.RESPONSES_BYTES_MAX", 2000)
+    everything, core = compile_filter("", Agent.DESCRIPTOR), compile_filter("name:*", Agent.DESCRIPTOR)
+    async with replica() as here:
+        await here.register("a")
+        for number in range(30):
+            await here.update("a", {"domain": f"d{number}"}, "domain")
+        history = here.registry.view.history
+        steps = history.after(1, 30)
+        first = history.encoded(steps[0], PARENT, everything)
+        assert first is history.encoded(steps[0], PARENT, everything) is history.encoded(steps[0], PARENT, core)
+        for step in steps:
+            history.encoded(step, PARENT, everything)
+            assert history._responses_bytes <= 2000
+        again = history.encoded(steps[0], PARENT, everything)
+        assert again == first
+        assert again is not first
+        assert history.encoded(steps[0], "namespaces/other", everything) is None
