@@ -66,8 +66,8 @@ def register(reader: Reader, command: Registration) -> Plan[RegisterAgentRespons
     Admin state is the operator's: it survives from one incarnation to the next.
 
     Raises:
-        HoldfastError: AGENT_ALREADY_EXISTS, FENCE_STALE, AGENT_BANNED, LEASE_NOT_FOUND, NOT_OWNER, REQUEST_ID_REUSED,
-            INVALID_FIELD, QUOTA_EXCEEDED.
+        HoldfastError: AGENT_ALREADY_EXISTS, FENCE_STALE, AGENT_BANNED, LEASE_NOT_FOUND, NOT_OWNER, QUOTA_EXCEEDED,
+            REQUEST_ID_REUSED, INVALID_FIELD.
     """
     request = command.request
     key = names.request_key(request.parent, "RegisterAgent", request.request_id)
@@ -125,11 +125,9 @@ def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
     previous, admin = reader.agent(name), reader.admin(name)
     _check_succession(name, previous, admin_state_of(admin), request.fence)
     agent = new_agent(command)
+    _check_room(reader, agent, previous)
     attachment = leases.join(reader, agent) if request.agent.lease else leases.grant_private(agent, command)
     released = _release(reader, previous, agent.lease)
-    quotas.check_agent(reader, agent, previous)
-    if not request.agent.lease and not (previous is not None and previous.is_live and released.deletes):
-        quotas.check_lease(reader)
     record = AgentRecord(agent=agent, fence_epoch=command.epoch, update_time=command.now)
     txn = Txn(
         compares=(
@@ -204,6 +202,14 @@ def _check_succession(name: str, previous: AgentEntry | None, state: AdminState.
             "for the lease to end.",
             subject=name,
         )
+
+
+def _check_room(reader: Reader, agent: Agent, previous: AgentEntry | None) -> None:
+    """Refuses an incarnation, or a lease of its own, for which there is no room; its predecessor makes some."""
+    quotas.check_agent(reader, agent, previous)
+    before = reader.lease(previous.agent.lease) if previous is not None else None
+    if not agent.lease and not (before is not None and before.stands and before.record.private):
+        quotas.check_lease(reader)
 
 
 def new_agent(command: Registration) -> Agent:
