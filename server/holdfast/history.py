@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast import names
+from holdfast.core.state import last_of
 from holdfast.filtering import Filter, compile_filter
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
@@ -79,19 +80,29 @@ class Step:
 def judged(events: Sequence[Event], only: Filter) -> list[Event]:
     """What events are to a watch with a filter.
 
-    An agent that begins to match is ADDED, one that ceases to is DELETED; others that match are told as they are.
+    An agent that begins to match is ADDED, one that ceases to is DELETED; others that match are told as they are. Where
+    a new incarnation does not match, the one before is DELETED as it last was, and that alone is told: a batch may
+    replace as many bytes as it adds.
     """
     return [told for event in events if (told := _judged(event, only)) is not None]
 
 
 def _judged(event: Event, only: Filter) -> Event | None:
-    before = event.previous or event.replaced
+    if event.replaced is not None:
+        return event if only.matches(event.agent) else _taken_back(event, event.replaced, only)
+    before = event.previous
     was_there = before is not None and only.matches(before)
     if event.type == AGENT_EVENT_TYPE_DELETED:
         return event if was_there else None
     if only.matches(event.agent):
         return event if was_there else Event(AGENT_EVENT_TYPE_ADDED, event.agent, None)
     return Event(AGENT_EVENT_TYPE_DELETED, event.agent, before) if was_there else None
+
+
+def _taken_back(event: Event, replaced: Agent, only: Filter) -> Event | None:
+    if not only.matches(replaced):
+        return None
+    return Event(AGENT_EVENT_TYPE_DELETED, last_of(replaced, event.agent.revision), None)
 
 
 def _response(revision: int, events: Sequence[Event]) -> bytes:

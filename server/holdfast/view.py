@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from holdfast import names
 from holdfast.answers import Answers
-from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry
+from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of
 from holdfast.history import Event, History
 from holdfast.indexes import Indexes, Names, Population
 from holdfast.registry.v1.agent_pb2 import (
@@ -330,7 +330,7 @@ class View:
         if prefix + ":" == names.AGENT_PREFIX:
             previous = self._replace(name, None)
             if previous is not None:
-                events.append(Event(AGENT_EVENT_TYPE_DELETED, _last(previous.agent, revision), previous.agent))
+                events.append(Event(AGENT_EVENT_TYPE_DELETED, last_of(previous.agent, revision), previous.agent))
         elif prefix + ":" == names.LEASE_PREFIX:
             self._forget_lease(name)
             self._listener.lease_ended(name)
@@ -387,11 +387,3 @@ def _rank(key: str) -> int:
     """Where in `_ORDER` a key's kind is; others are met last."""
     prefix = key.partition(":")[0] + ":"
     return _ORDER.index(prefix) if prefix in _ORDER else len(_ORDER)
-
-
-def _last(agent: Agent, revision: int) -> Agent:
-    """An agent as it last was, at the revision of its removal."""
-    last = Agent()
-    last.CopyFrom(agent)
-    last.revision = revision
-    return last

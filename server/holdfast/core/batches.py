@@ -11,7 +11,8 @@ from holdfast import names
 from holdfast.core import leases
 from holdfast.core.agents import Registration, date, incarnate, present_again
 from holdfast.core.requests import remember, replay
-from holdfast.core.state import Plan, Reader
+from holdfast.core.state import AgentEntry, Plan, Reader
+from holdfast.core.telling import ADDED_BYTES_MAX
 from holdfast.errors import FieldViolation, HoldfastError, invalid_field, invalid_fields
 from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_ENABLED, Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
@@ -22,9 +23,9 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 from holdfast.storage.v1.records_pb2 import BatchAnswer
 from holdfast.store.interface import Txn
 
-ANSWER_BYTES_MAX = 3 << 20
-"""Most bytes of the agents of one batch. They are one answer and one watch message, which gRPC clients take up to 4 MB;
-what follows from the revision and the framing add at most 40 bytes an agent.
+ANSWER_BYTES_MAX = ADDED_BYTES_MAX
+"""Most bytes of the agents of one batch, which are one answer and one revision; where an agent takes the place of a
+larger one, that counts.
 """
 
 
@@ -91,10 +92,14 @@ def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn]:
         compares.update(txn.compares)
         puts += txn.puts
         deletes += txn.deletes
-        size_bytes += agent.ByteSize()
+        size_bytes += max(agent.ByteSize(), _bytes_of(reader.agent(agent.name)))
         if size_bytes > ANSWER_BYTES_MAX:
             raise _too_large(index, len(batch.request.requests))
     return agents, Txn(compares=tuple(compares.items()), puts=tuple(puts), deletes=tuple(deletes))
+
+
+def _bytes_of(entry: AgentEntry | None) -> int:
+    return entry.agent.ByteSize() if entry is not None else 0
 
 
 def _commands(batch: Batch) -> Iterator[Registration]:
@@ -123,8 +128,8 @@ def _within(where: str, error: HoldfastError) -> HoldfastError:
 def _too_large(index: int, count: int) -> HoldfastError:
     return invalid_field(
         "requests",
-        f"the first {index + 1} of {count} agents have more than the {ANSWER_BYTES_MAX} bytes of one answer; "
-        "split the batch",
+        f"the first {index + 1} of {count} agents, or those they take the place of, have more than the "
+        f"{ANSWER_BYTES_MAX} bytes of one answer; split the batch",
     )
 
 

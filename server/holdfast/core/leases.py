@@ -16,6 +16,7 @@ from holdfast import names
 from holdfast.core import quotas
 from holdfast.core.requests import remember, replay
 from holdfast.core.state import LeaseEntry, Plan, Reader, fence_of
+from holdfast.core.telling import CHANGED_BYTES_MAX
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import RegisterAgentRequest
@@ -28,11 +29,8 @@ from holdfast.registry.v1.lease_service_pb2 import (
 from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_EXPIRED, LeaseEnd, LeaseEndReason, LeaseRecord
 from holdfast.store.interface import Txn
 
-AGENTS_BYTES_MAX = 7 << 18
-"""Most bytes of the agents of one lease, and of all leases ended by one transaction (1.75 MiB). Their end is one
-revision, so one watch message with each agent before and after, and gRPC clients take messages of up to 4 MB. Some
-10 000 agents with a capability and a label each.
-"""
+AGENTS_BYTES_MAX = CHANGED_BYTES_MAX
+"""Most bytes of the agents of one lease, and of all leases ended by one transaction: their end is one revision."""
 
 TTL_MS_DEFAULT = 30_000
 """TTL of a lease for which none is asked: three missed keepalives at the usual third of the TTL."""

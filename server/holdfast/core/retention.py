@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from holdfast import names
 from holdfast.core.admin import forgotten
 from holdfast.core.state import LeaseEntry, Reader
+from holdfast.core.telling import CHANGED_BYTES_MAX
 from holdfast.store.interface import Txn
 
 EXPIRED_KEPT_S = 3600.0
@@ -22,10 +23,8 @@ EXPIRED_BYTES_MAX = 1 << 30
 CHUNK_KEYS = 500
 """Keys forgotten by one transaction: few enough not to keep callers waiting, many enough to share an fsync."""
 
-CHUNK_BYTES = 3 << 19
-"""Most bytes of agents forgotten by one transaction (1.5 MiB), and one agent more. Their events, with the agents before
-and after, are one watch message, which gRPC clients take up to 4 MB.
-"""
+CHUNK_BYTES = CHANGED_BYTES_MAX
+"""Most bytes of agents forgotten by one transaction."""
 
 
 def forget_leases(reader: Reader, ended: Iterable[LeaseEntry]) -> Iterator[Txn]:
@@ -37,11 +36,11 @@ def forget_leases(reader: Reader, ended: Iterable[LeaseEntry]) -> Iterator[Txn]:
     compares: list[tuple[str, int]] = []
     size_bytes = 0
     for seen, piece_bytes in _pieces(reader, ended):
-        compares += seen
-        size_bytes += piece_bytes
-        if len(compares) >= CHUNK_KEYS or size_bytes >= CHUNK_BYTES:
+        if compares and (len(compares) >= CHUNK_KEYS or size_bytes + piece_bytes > CHUNK_BYTES):
             yield _dropped(compares)
             compares, size_bytes = [], 0
+        compares += seen
+        size_bytes += piece_bytes
     if compares:
         yield _dropped(compares)
 

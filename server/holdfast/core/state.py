@@ -105,6 +105,13 @@ def copy_of(agent: Agent) -> Agent:
     return copied
 
 
+def last_of(agent: Agent, revision: int) -> Agent:
+    """An agent as it last was, at the revision of its removal."""
+    last = copy_of(agent)
+    last.revision = revision
+    return last
+
+
 def agent_entry(
     record: AgentRecord, mod_revision: int, lease: LeaseEntry | None, admin: AdminEntry | None
 ) -> AgentEntry:

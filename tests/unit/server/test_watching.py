@@ -387,7 +387,9 @@ async def test_a_new_incarnation_that_does_not_match_takes_the_old_one_back() ->
         await here.register("b", agent={"labels": {"team": "core"}})
         messages = await here.watch(3, start_revision=1, filter="labels.team = core")
         assert [kind for _, [(kind, _)] in kinds(messages)] == [ADDED, DELETED, ADDED]
-        assert messages[1].events.events[0].previous.uid == first.uid
+        taken_back = messages[1].events.events[0]
+        assert (taken_back.agent.uid, taken_back.agent.revision) == (first.uid, 2)
+        assert not taken_back.HasField("previous")
 
 
 TEAMS = ("core", "edge")

@@ -38,7 +38,9 @@ class _AgentEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentE
     AGENT_EVENT_TYPE_EXPIRED: _AgentEventType.ValueType  # 3
     """Its lease ended."""
     AGENT_EVENT_TYPE_DELETED: _AgentEventType.ValueType  # 4
-    """It was deregistered, its record was dropped an hour after it expired, or it is no longer what the filter matches."""
+    """It was deregistered, its record was dropped an hour after it expired, or it, or the incarnation that took its place, is not
+    what the filter matches.
+    """
 
 class AgentEventType(_AgentEventType, metaclass=_AgentEventTypeEnumTypeWrapper):
     """What changed about an agent."""
@@ -52,7 +54,9 @@ AGENT_EVENT_TYPE_MODIFIED: AgentEventType.ValueType  # 2
 AGENT_EVENT_TYPE_EXPIRED: AgentEventType.ValueType  # 3
 """Its lease ended."""
 AGENT_EVENT_TYPE_DELETED: AgentEventType.ValueType  # 4
-"""It was deregistered, its record was dropped an hour after it expired, or it is no longer what the filter matches."""
+"""It was deregistered, its record was dropped an hour after it expired, or it, or the incarnation that took its place, is not
+what the filter matches.
+"""
 Global___AgentEventType: _TypeAlias = AgentEventType  # noqa: Y015
 
 class _WatchResetReason:
@@ -211,7 +215,7 @@ class BatchRegisterAgentsRequest(_message.Message):
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterAgentRequest]:
         """What to register; each parent is empty or the batch's, each request_id is empty, no agent_id is there twice. 1 to 10 000,
-        whose agents, as answered, have at most 3 MiB together.
+        whose agents, as answered, have at most 3 MiB together; an agent that takes the place of a larger one counts as that.
         """
 
     def __init__(
@@ -616,7 +620,9 @@ class AgentEvent(_message.Message):
 
     @_builtins.property
     def previous(self) -> _agent_pb2.Agent:
-        """The agent before the change, whatever the filter makes of it; unset for ADDED."""
+        """The agent before the change, whatever the filter makes of it. Unset for ADDED, and for DELETED where the filter does not
+        match the incarnation that took the agent's place.
+        """
 
     def __init__(
         self,

@@ -203,7 +203,7 @@ class AgentRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnbanAgent(self, request, context):
-        """Operator: let a banned agent back in, CORDONED.
+        """Operator: let a banned agent back in, CORDONED. Allowed from BANNED and CORDONED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

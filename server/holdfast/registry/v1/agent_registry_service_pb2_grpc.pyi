@@ -79,7 +79,7 @@ class AgentRegistryServiceStub:
     lease ends, but matches nothing.
     """
     UnbanAgent: _grpc.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UnbanAgentRequest, _agent_registry_service_pb2.UnbanAgentResponse]
-    """Operator: let a banned agent back in, CORDONED."""
+    """Operator: let a banned agent back in, CORDONED. Allowed from BANNED and CORDONED."""
 
 @_typing.type_check_only
 class AgentRegistryServiceAsyncStub(AgentRegistryServiceStub):
@@ -132,7 +132,7 @@ class AgentRegistryServiceAsyncStub(AgentRegistryServiceStub):
     lease ends, but matches nothing.
     """
     UnbanAgent: _aio.UnaryUnaryMultiCallable[_agent_registry_service_pb2.UnbanAgentRequest, _agent_registry_service_pb2.UnbanAgentResponse]  # type: ignore[assignment]
-    """Operator: let a banned agent back in, CORDONED."""
+    """Operator: let a banned agent back in, CORDONED. Allowed from BANNED and CORDONED."""
 
 class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Registers agents under leases, finds them, watches them, and keeps what operators decided about them."""
@@ -260,6 +260,6 @@ class AgentRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_registry_service_pb2.UnbanAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_registry_service_pb2.UnbanAgentResponse, _abc.Awaitable[_agent_registry_service_pb2.UnbanAgentResponse]]:
-        """Operator: let a banned agent back in, CORDONED."""
+        """Operator: let a banned agent back in, CORDONED. Allowed from BANNED and CORDONED."""
 
 def add_AgentRegistryServiceServicer_to_server(servicer: AgentRegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
