@@ -25,7 +25,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     AGENT_EVENT_TYPE_EXPIRED,
     AGENT_EVENT_TYPE_MODIFIED,
 )
-from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord
+from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_RELEASED, AdminRecord, AgentRecord, LeaseRecord
 from holdfast.store.interface import Change, KeyValue, Store, StoreFileError
 from holdfast.turns import Turns
 
@@ -319,6 +319,8 @@ class View:
             return
         self._ended[lease.name] = None
         self._listener.lease_ended(lease.name)
+        if lease.record.end.reason == LEASE_END_REASON_RELEASED:  # its agent goes, or is another, at this revision
+            return
         for name in sorted(self.agents_of(lease.name)):
             previous = self._agents[name]
             expired = previous.expired_by(lease)

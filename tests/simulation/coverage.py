@@ -35,7 +35,7 @@ LIVES = (
     "lease granted",
     "lease expired",
     "lease revoked",
-    "lease released with its agent",
+    "lease released",
     "lease forgotten",
     "lease moved to another replica",
 )
@@ -50,6 +50,11 @@ def wanted() -> set[str]:
 
 def _ruling(act: str, state: State) -> str:
     return f"{act} of {AdminState.Name(state)}"
+
+
+def _has_ended(lease: LeaseRecord) -> bool:
+    """Whether a lease ended before its agent went, rather than with it."""
+    return lease.HasField("end") and lease.end.reason != LeaseEndReason.LEASE_END_REASON_RELEASED
 
 
 class Coverage:
@@ -99,7 +104,7 @@ class Coverage:
             self.reached["agent updated"] += 1
         elif lease is None:
             self.reached["agent registered"] += 1
-        elif lease in self._leases and self._leases[lease].HasField("end"):
+        elif lease in self._leases and _has_ended(self._leases[lease]):
             self.reached["agent registered again after expiry"] += 1
         else:
             self.reached["agent taken over by fence"] += 1
@@ -107,12 +112,11 @@ class Coverage:
     def _deleted(self, key: str, change: Change) -> None:
         if key.startswith(names.AGENT_PREFIX):
             lease = self._leases.get(self._agents.pop(key, ""))
-            is_over = lease is None or lease.HasField("end")
+            is_over = lease is None or _has_ended(lease)
             self.reached["agent forgotten" if is_over and len(change.deletes) > 1 else "agent deregistered"] += 1
         elif key.startswith(names.LEASE_PREFIX):
-            record = self._leases.pop(key, None)
-            is_over = record is not None and record.HasField("end")
-            self.reached["lease forgotten" if is_over else "lease released with its agent"] += 1
+            self._leases.pop(key, None)
+            self.reached["lease forgotten"] += 1
 
     def hit(self, point: Failpoint) -> None:
         """A node passes a failpoint, and may die there."""

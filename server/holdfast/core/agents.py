@@ -13,7 +13,6 @@ from holdfast.core.finding import check_etag, check_fence, find
 from holdfast.core.requests import remember, replay
 from holdfast.core.state import (
     AgentEntry,
-    LeaseEntry,
     Plan,
     Reader,
     admin_state_of,
@@ -127,7 +126,7 @@ def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
     agent = new_agent(command)
     _check_room(reader, agent, previous)
     attachment = leases.join(reader, agent) if request.agent.lease else leases.grant_private(agent, command)
-    released = _release(reader, previous, agent.lease)
+    released = _release(reader, previous, agent.lease, command.now)
     record = AgentRecord(agent=agent, fence_epoch=command.epoch, update_time=command.now)
     txn = Txn(
         compares=(
@@ -136,8 +135,7 @@ def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
             *attachment.compares,
             *released.compares,
         ),
-        puts=((names.agent_key(name), record.SerializeToString()), *attachment.puts),
-        deletes=released.deletes,
+        puts=((names.agent_key(name), record.SerializeToString()), *attachment.puts, *released.puts),
     )
     return present(agent, command, admin_state_of(admin)), txn
 
@@ -231,21 +229,15 @@ def fill_in(agent: Agent) -> None:
     agent.status = agent.status or AGENT_STATUS_IDLE
 
 
-def _release(reader: Reader, previous: AgentEntry | None, kept_lease: str) -> Txn:
-    """What goes with an incarnation: the lease granted for it alone, unless its successor keeps it."""
+def _release(reader: Reader, previous: AgentEntry | None, kept_lease: str, now: Timestamp) -> Txn:
+    """What goes with an incarnation: the lease granted for it alone, unless it ended or the successor keeps it."""
     if previous is None or previous.agent.lease == kept_lease:
         return Txn()
     lease = reader.lease(previous.agent.lease)
-    if lease is None or not lease.record.private:
-        return Txn()
-    return Txn(compares=(_unchanged(lease),), deletes=(names.lease_key(lease.name),))
+    return leases.release(lease, now) if lease is not None and lease.stands and lease.record.private else Txn()
 
 
-def _unchanged(lease: LeaseEntry) -> tuple[str, int]:
-    return names.lease_key(lease.name), lease.mod_revision
-
-
-def deregister(reader: Reader, request: DeregisterAgentRequest) -> Plan[DeregisterAgentResponse]:
+def deregister(reader: Reader, request: DeregisterAgentRequest, now: Timestamp) -> Plan[DeregisterAgentResponse]:
     """Decides DeregisterAgent: the agent goes, and with it the lease granted for it alone. A ban stays.
 
     Raises:
@@ -254,11 +246,12 @@ def deregister(reader: Reader, request: DeregisterAgentRequest) -> Plan[Deregist
     entry = find(reader, request.name)
     check_fence(entry.agent, request.fence)
     check_etag(entry.agent, request.etag)
-    released, dropped = _release(reader, entry, ""), forgotten(reader, request.name)
+    released, dropped = _release(reader, entry, "", now), forgotten(reader, request.name)
     # An etag covers liveness and admin state, too.
     seen = unchanged(reader, request.name) if request.etag else ((names.agent_key(request.name), entry.mod_revision),)
     txn = Txn(
         compares=tuple(dict([*seen, *released.compares, *dropped.compares]).items()),
-        deletes=(names.agent_key(request.name), *released.deletes, *dropped.deletes),
+        puts=released.puts,
+        deletes=(names.agent_key(request.name), *dropped.deletes),
     )
     return Plan(txn, lambda revision: DeregisterAgentResponse(revision=revision))

@@ -78,7 +78,6 @@ def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn]:
     agents: list[Agent] = []
     compares: dict[str, int] = {}
     puts: list[tuple[str, bytes]] = []
-    deletes: list[str] = []
     size_bytes, joined_bytes = 0, Counter[str]()
     for index, command in enumerate(_commands(batch)):
         try:
@@ -91,11 +90,10 @@ def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn]:
         agents.append(agent)
         compares.update(txn.compares)
         puts += txn.puts
-        deletes += txn.deletes
         size_bytes += max(agent.ByteSize(), _bytes_of(reader.agent(agent.name)))
         if size_bytes > ANSWER_BYTES_MAX:
             raise _too_large(index, len(batch.request.requests))
-    return agents, Txn(compares=tuple(compares.items()), puts=tuple(puts), deletes=tuple(deletes))
+    return agents, Txn(compares=tuple(compares.items()), puts=tuple(puts))
 
 
 def _bytes_of(entry: AgentEntry | None) -> int:

@@ -26,7 +26,14 @@ from holdfast.registry.v1.lease_service_pb2 import (
     Lease,
     RevokeLeaseResponse,
 )
-from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_EXPIRED, LeaseEnd, LeaseEndReason, LeaseRecord
+from holdfast.storage.v1.records_pb2 import (
+    LEASE_END_REASON_EXPIRED,
+    LEASE_END_REASON_RELEASED,
+    LEASE_END_REASON_REVOKED,
+    LeaseEnd,
+    LeaseEndReason,
+    LeaseRecord,
+)
 from holdfast.store.interface import Txn
 
 AGENTS_BYTES_MAX = CHANGED_BYTES_MAX
@@ -135,13 +142,19 @@ def find_standing(reader: Reader, name: str) -> LeaseEntry:
     return lease
 
 
+_HOW = {
+    LEASE_END_REASON_EXPIRED: "expired",
+    LEASE_END_REASON_REVOKED: "was revoked",
+    LEASE_END_REASON_RELEASED: "went with its agent, or its agent left it,",
+}
+
+
 def lease_not_found(name: str, lease: LeaseEntry | None) -> HoldfastError:
     """LEASE_NOT_FOUND about a lease that ended, or one that there is no record of."""
     if lease is None:
         why = "it ended long ago, was never granted, or is of another store"
     else:
-        how = LeaseEndReason.Name(lease.record.end.reason).removeprefix("LEASE_END_REASON_").lower()
-        why = f"it {how} at revision {lease.mod_revision}"
+        why = f"it {_HOW.get(lease.record.end.reason, 'ended')} at revision {lease.mod_revision}"
     return HoldfastError(
         Reason.LEASE_NOT_FOUND, f"no lease {name[:200]!r} stands: {why}. Register again.", subject=name[:200]
     )
@@ -155,6 +168,14 @@ def end(reader: Reader, name: str, reason: LeaseEndReason.ValueType, now: Timest
     """
     lease = find_standing(reader, name)
     return Plan(_ended([lease], reason, now), lambda revision: RevokeLeaseResponse(revision=revision))
+
+
+def release(lease: LeaseEntry, now: Timestamp) -> Txn:
+    """What ends a lease granted for one agent alone, which goes, or names another, at the same revision.
+
+    Its record stays, as that of every lease that ended: who kept it a moment ago must not be told that it never was.
+    """
+    return _ended([lease], LEASE_END_REASON_RELEASED, now)
 
 
 def expire(reader: Reader, due: Sequence[str], now: Timestamp) -> Plan[int]:

@@ -153,7 +153,8 @@ class AgentRegistry:
 
     async def deregister_agent(self, request: DeregisterAgentRequest, _context: CallContext) -> DeregisterAgentResponse:
         """DeregisterAgent."""
-        return await self._registry.execute(lambda reader: agents.deregister(reader, request))
+        now = self._registry.now()
+        return await self._registry.execute(lambda reader: agents.deregister(reader, request, now))
 
     def watch_agents(
         self, request: WatchAgentsRequest, context: CallContext

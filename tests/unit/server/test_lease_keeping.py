@@ -2,21 +2,28 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from holdfast.core.retention import EXPIRED_KEPT_S
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError, Reason
 from holdfast.leases import ENDED_TOGETHER_MAX, LeaseKeeper, not_kept
-from holdfast.registry.v1.agent_pb2 import Agent
-from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType
-from holdfast.registry.v1.lease_service_pb2 import LeaseDirective
+from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness
+from holdfast.registry.v1.agent_registry_service_pb2 import (
+    AgentEventType,
+    BatchRegisterAgentsRequest,
+    RegisterAgentRequest,
+)
+from holdfast.registry.v1.lease_service_pb2 import GetLeaseRequest, LeaseDirective
 from holdfast.service.drainer import Drainer
+from holdfast.service.janitor import Janitor
 from holdfast.storage.v1.records_pb2 import LeaseRecord
+from holdfast.store.memory import MemoryStore
 from holdfast.store.sqlite import SqliteStore
-from support.replica import Clock, replica
+from support.replica import CALL, PARENT, Clock, Replica, replica
 
 
 async def test_nothing_expires_before_its_last_keepalive_and_ttl() -> None:
@@ -293,3 +300,61 @@ def test_ten_thousand_refusals_fit_one_message() -> None:
         for reason in (Reason.LEASE_NOT_FOUND, Reason.STORE_UNAVAILABLE, Reason.OVERLOADED):
             result = not_kept(name, HoldfastError(reason, f"no lease {name!r} stands: {'w' * 1000}", subject=name))
             assert result.ByteSize() * 10_000 < 4 * 1024 * 1024, f"{result.ByteSize()} bytes for {name!r}"
+
+
+async def leave_by_deregistering(here: Replica, agent: Agent) -> None:
+    await here.deregister("a")
+
+
+async def leave_by_take_over(here: Replica, agent: Agent) -> None:
+    await here.register("a", fence=agent.fence)
+
+
+async def leave_for_a_shared_lease(here: Replica, agent: Agent) -> None:
+    await here.register("a", fence=agent.fence, agent={"lease": (await here.grant()).name})
+
+
+async def leave_in_a_batch(here: Replica, agent: Agent) -> None:
+    one = RegisterAgentRequest(parent=PARENT, agent_id="a", fence=agent.fence)
+    await here.agents.batch_register_agents(BatchRegisterAgentsRequest(parent=PARENT, requests=[one]), CALL)
+
+
+@pytest.mark.parametrize(
+    "leave", [leave_by_deregistering, leave_by_take_over, leave_for_a_shared_lease, leave_in_a_batch]
+)
+async def test_a_lease_that_went_with_its_agent_is_known_to_have_ended(
+    leave: Callable[[Replica, Agent], Awaitable[None]],
+) -> None:
+    """L4: what was kept a moment ago is not said never to have been, after a restart neither, until it is forgotten."""
+    store = MemoryStore()
+    async with replica(store) as here:
+        agent = await here.register("a")
+        assert not (await here.keep(agent.lease))[0].HasField("status")
+        await leave(here, agent)
+        [gone] = await here.keep(agent.lease)
+        with pytest.raises(HoldfastError) as refused:
+            await here.leases.get_lease(GetLeaseRequest(name=agent.lease), CALL)
+    async with replica(store) as here:
+        assert [gone] == await here.keep(agent.lease)
+        assert refused.value.reason is Reason.LEASE_NOT_FOUND
+        assert gone.directive == LeaseDirective.LEASE_DIRECTIVE_STOP
+        for message in (refused.value.message, gone.status.message):
+            assert f"it went with its agent, or its agent left it, at revision {store.revision}" in message
+        here.clock.now_s += EXPIRED_KEPT_S + 1
+        await Janitor(here.registry).make_round()
+        assert here.registry.view.lease(agent.lease) is None
+
+
+async def test_nobody_expires_with_a_lease_that_went_with_its_agent() -> None:
+    """One who goes is DELETED and one who comes back is ADDED, each once and LIVE, also to those who ask who lives."""
+    async with replica() as here:
+        agent = await here.register("a")
+        again = await here.register("a", fence=agent.fence)
+        await here.deregister("a")
+        for only in ("", "liveness = LIVE"):
+            told = [message.events.events for message in await here.watch(3, start_revision=1, filter=only)]
+            kinds = [AgentEventType.AGENT_EVENT_TYPE_ADDED] * 2 + [AgentEventType.AGENT_EVENT_TYPE_DELETED]
+            assert [[event.type for event in events] for events in told] == [[kind] for kind in kinds]
+            assert [events[0].agent.uid for events in told] == [agent.uid, again.uid, again.uid]
+            assert all(events[0].agent.liveness == AgentLiveness.AGENT_LIVENESS_LIVE for events in told)
+        assert here.registry.view.expired_count == 0

@@ -155,6 +155,8 @@ async def test_of_an_agent_that_is_gone_nothing_is_left_once_it_is_enabled() -> 
         await here.rule("cordon", "c")
         await here.rule("uncordon", "c")
         await here.deregister("c")
+        here.clock.now_s += EXPIRED_KEPT_S + 1
+        await Janitor(here.registry).make_round()
         assert (await here.registry.store.range(""))[1] == []
 
 

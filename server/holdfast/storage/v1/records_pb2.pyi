@@ -34,6 +34,8 @@ class _LeaseEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeaseE
     """Nobody kept it."""
     LEASE_END_REASON_REVOKED: _LeaseEndReason.ValueType  # 2
     """RevokeLease."""
+    LEASE_END_REASON_RELEASED: _LeaseEndReason.ValueType  # 3
+    """Its one agent was deregistered, or is now another incarnation under another lease. No agent expires by it."""
 
 class LeaseEndReason(_LeaseEndReason, metaclass=_LeaseEndReasonEnumTypeWrapper):
     """Why a lease ended."""
@@ -44,6 +46,8 @@ LEASE_END_REASON_EXPIRED: LeaseEndReason.ValueType  # 1
 """Nobody kept it."""
 LEASE_END_REASON_REVOKED: LeaseEndReason.ValueType  # 2
 """RevokeLease."""
+LEASE_END_REASON_RELEASED: LeaseEndReason.ValueType  # 3
+"""Its one agent was deregistered, or is now another incarnation under another lease. No agent expires by it."""
 Global___LeaseEndReason: _TypeAlias = LeaseEndReason  # noqa: Y015
 
 @_typing.final
