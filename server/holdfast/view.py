@@ -99,6 +99,23 @@ class View:
         """Bytes of the agents that name this lease."""
         return self._indexes.agents_bytes(lease)
 
+    def mod_revision(self, key: str) -> int:
+        """The revision that last wrote a record that decisions rest on; 0 without one."""
+        prefix, _, name = key.partition(":")
+        entry: AgentEntry | LeaseEntry | AdminEntry | RequestEntry | None = None
+        match prefix + ":":
+            case names.AGENT_PREFIX:
+                entry = self._agents.get(name)
+            case names.LEASE_PREFIX:
+                entry = self._leases.get(name)
+            case names.ADMIN_PREFIX:
+                entry = self._admin.get(name)
+            case names.REQUEST_PREFIX:
+                entry = self._requests.get(key)
+            case names.REPLICA_PREFIX:
+                return self.replicas.get(name, 0)
+        return entry.mod_revision if entry is not None else 0
+
     def admin(self, name: str) -> AdminEntry | None:
         """What an operator decided about the agent of this name, whether it is there or not."""
         return self._admin.get(name)

@@ -11,18 +11,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from holdfast import failpoints
 from holdfast.core import leases
 from holdfast.core.state import Plan, Reader
-from holdfast.errors import HoldfastError, Reason
 from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
 from holdfast.replicas import PROOF_S, TAKEN_AT_ONCE, Replicas
+from holdfast.service.writing import Writer
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
-from holdfast.store.interface import Committed, Store
+from holdfast.store.interface import Store
 from holdfast.view import View
-
-ATTEMPTS_MAX = 8
-"""How often a write is decided anew because others changed what it was decided on."""
 
 A = TypeVar("A")
 
@@ -58,6 +55,7 @@ class Registry:
         self.view = View(self.keeper)
         self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
         self.watchers = 0
+        self._writer = Writer(store, self.view)
 
     def now(self) -> Timestamp:
         """The wall clock's time."""
@@ -86,35 +84,15 @@ class Registry:
     async def execute(self, decide: Callable[[Reader], Plan[A]]) -> A:
         """Decides on the view, and writes under the condition that the decision still holds; anew when it does not.
 
+        Those who would change one resource at once do so one after the other.
+
         A refusal counts only if it was decided on a view as new as the call. What is written needs no such look-up: the
         comparisons of its transaction say the same.
 
         Raises:
             HoldfastError: What `decide` raises, what the store raises, or TXN_CONFLICT.
         """
-        floor: int | None = None
-        for _ in range(ATTEMPTS_MAX):
-            seen = self.view.revision
-            try:
-                plan = decide(self.view)
-            except HoldfastError:
-                floor = await self.store.current_revision() if floor is None else floor
-                if seen >= floor:
-                    raise
-                await self.view.reached(floor)
-                continue
-            if plan.txn.is_empty:
-                return plan.answer(seen)
-            outcome = await self.store.commit(plan.txn)
-            if isinstance(outcome, Committed):
-                # What is answered here must not be contradicted here: no keepalive is acknowledged after a revocation.
-                await self.view.reached(outcome.revision)
-                return plan.answer(outcome.revision)
-            await self.view.reached(outcome.revision)
-        raise HoldfastError(
-            Reason.TXN_CONFLICT,
-            f"others changed the same records {ATTEMPTS_MAX} times in a row; try again after a random delay.",
-        )
+        return await self._writer.execute(decide)
 
     async def take(self, decide: Callable[[Reader], Plan[A]]) -> A:
         """As `execute`, for what gives someone a fence: there a crash is most dangerous, so tests make one there."""

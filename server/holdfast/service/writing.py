@@ -1,0 +1,114 @@
+"""How decisions become writes: made on the view, written on the condition that they still hold, made anew if not."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from holdfast.core.state import Plan, Reader
+from holdfast.errors import HoldfastError, Reason
+from holdfast.service.queues import Queues
+from holdfast.store.interface import Committed, Conflict, Store, Txn
+from holdfast.view import View
+
+ATTEMPTS_MAX = 8
+"""How often a write is decided anew because others changed what it was decided on."""
+
+A = TypeVar("A")
+
+
+class _AnewError(Exception):
+    """It must be decided anew, in the turn of a resource that others change, or at once."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Writer:
+    """Makes decisions and writes them.
+
+    Those who are too late for a resource they would change, and those who come after them, queue for it. Otherwise
+    each attempt would let one of them through, and the others would fail together, again and again.
+
+    Args:
+        store: Where is written.
+        view: What is decided on.
+    """
+
+    def __init__(self, store: Store, view: View) -> None:
+        self._store = store
+        self._view = view
+        self._queues = Queues()
+
+    async def execute(self, decide: Callable[[Reader], Plan[A]]) -> A:
+        """See `Registry.execute`."""
+        try:
+            return await self._attempt(decide)
+        except _AnewError as late:
+            return await self._in_turn(decide, late.name)
+
+    async def _in_turn(self, decide: Callable[[Reader], Plan[A]], name: str) -> A:
+        attempts = 1
+        while attempts < ATTEMPTS_MAX:
+            async with self._queues.turn(name):
+                wanted = name
+                while wanted == name and attempts < ATTEMPTS_MAX:
+                    attempts += 1
+                    try:
+                        return await self._attempt(decide, has_turn=bool(name))
+                    except _AnewError as late:
+                        wanted = late.name
+            name = wanted
+        raise HoldfastError(
+            Reason.TXN_CONFLICT,
+            f"others changed the same records {ATTEMPTS_MAX} times in a row; try again after a random delay.",
+        )
+
+    async def _attempt(self, decide: Callable[[Reader], Plan[A]], *, has_turn: bool = False) -> A:
+        plan, seen = await self._decided(decide)
+        if plan.txn.is_empty:
+            return plan.answer(seen)
+        if self._queues and not has_turn and (queued := self._queues.first_of(_written(plan.txn))):
+            raise _AnewError(queued)
+        outcome = await self._commit(plan.txn)
+        if isinstance(outcome, Conflict):
+            raise _AnewError(self._contended(plan.txn))
+        return plan.answer(outcome.revision)
+
+    async def _decided(self, decide: Callable[[Reader], Plan[A]]) -> tuple[Plan[A], int]:
+        """A decision and the revision it was made on. A refusal counts if that is as new as the call."""
+        seen = self._view.revision
+        try:
+            return decide(self._view), seen
+        except HoldfastError:
+            floor = await self._store.current_revision()
+            if seen >= floor:
+                raise
+        await self._view.reached(floor)
+        seen = self._view.revision
+        return decide(self._view), seen
+
+    async def _commit(self, txn: Txn) -> Committed | Conflict:
+        """What is answered here must not be contradicted here: no keepalive is acknowledged after a revocation."""
+        outcome = await self._store.commit(txn)
+        await self._view.reached(outcome.revision)
+        return outcome
+
+    def _contended(self, txn: Txn) -> str:
+        """What others changed of the resources that a transaction writes; empty if it only rests on what they did.
+
+        Many join a lease, or go with it, without being in each other's way: they need no queue.
+        """
+        written = set(_written(txn))
+        changed = (key for key, expected in txn.compares if self._view.mod_revision(key) != expected)
+        return next((name for key in changed if (name := _name_of(key)) in written), "")
+
+
+def _name_of(key: str) -> str:
+    """The resource that a record is about."""
+    return key.partition(":")[2]
+
+
+def _written(txn: Txn) -> Iterator[str]:
+    """The resources that a transaction writes."""
+    yield from (_name_of(key) for key, _ in txn.puts)
+    yield from map(_name_of, txn.deletes)
