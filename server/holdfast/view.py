@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence, Set
 from typing import Protocol
 
@@ -59,6 +59,7 @@ class View:
         drain_asked: Set when a name is added to `to_drain`; whoever drains clears it.
         replicas: Revision of the last beat by replica, in a store that several share.
         answers: To requests with a request_id.
+        growing: Bytes that are on their way into the agents of leases; kept right by whoever writes them.
     """
 
     def __init__(self, listener: LeaseListener) -> None:
@@ -77,6 +78,7 @@ class View:
         self._ended: dict[str, None] = {}
         self._by_owner: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.replicas: dict[str, int] = {}
+        self.growing = Counter[str]()
         self._standing = 0
         self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -96,8 +98,8 @@ class View:
         return self._indexes.agents_of(lease)
 
     def agents_bytes(self, lease: str) -> int:
-        """Bytes of the agents that name this lease."""
-        return self._indexes.agents_bytes(lease)
+        """Bytes of the agents that name this lease, those on their way into it included."""
+        return self._indexes.agents_bytes(lease) + self.growing[lease]
 
     def mod_revision(self, key: str) -> int:
         """The revision that last wrote a record that decisions rest on; 0 without one."""

@@ -76,7 +76,8 @@ def register(reader: Reader, command: Registration) -> Plan[RegisterAgentRespons
         return Plan(Txn(), lambda _: _at(again, at))
     agent, txn = incarnate(reader, command)
     response = RegisterAgentResponse(agent=agent)
-    plan = Plan(txn, lambda revision: _at(response, revision))
+    grows = leases.grow(reader, {agent.lease: leases.growth(reader, agent)})
+    plan = Plan(txn, lambda revision: _at(response, revision), grows)
     return remember(plan, key, request, _answer(command, agent), command.now) if request.request_id else plan
 
 

@@ -55,8 +55,8 @@ def register(reader: Reader, batch: Batch) -> Plan[BatchRegisterAgentsResponse]:
         answered, at = first
         return Plan(Txn(), lambda _: _dated(_again(batch, answered), at))
     _check(request)
-    agents, txn = _incarnated(reader, batch)
-    plan = Plan(txn, lambda revision: _dated(agents, revision))
+    agents, txn, grows = _incarnated(reader, batch)
+    plan = Plan(txn, lambda revision: _dated(agents, revision), grows)
     return remember(plan, key, request, _answer(batch, agents), batch.now) if request.request_id else plan
 
 
@@ -73,18 +73,17 @@ def _check(request: BatchRegisterAgentsRequest) -> None:
             raise invalid_field(f"{where}.agent_id", f"{each.agent_id!r} is that of requests[{first}], too; each once")
 
 
-def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn]:
-    """The agents, and one transaction for all of them."""
+def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn, tuple[tuple[str, int], ...]]:
+    """The agents, one transaction for all of them, and what they add to leases."""
     agents: list[Agent] = []
     compares: dict[str, int] = {}
     puts: list[tuple[str, bytes]] = []
-    size_bytes, joined_bytes = 0, Counter[str]()
+    size_bytes, more_bytes = 0, Counter[str]()
     for index, command in enumerate(_commands(batch)):
         try:
             agent, txn = incarnate(reader, command)
-            if command.request.agent.lease:
-                joined_bytes[agent.lease] += agent.ByteSize()
-                leases.check_room(reader, agent.lease, joined_bytes[agent.lease])
+            more_bytes[agent.lease] += leases.growth(reader, agent)
+            leases.grow(reader, {agent.lease: more_bytes[agent.lease]})
         except HoldfastError as error:
             raise _within(f"requests[{index}]", error) from error
         agents.append(agent)
@@ -93,7 +92,7 @@ def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn]:
         size_bytes += max(agent.ByteSize(), _bytes_of(reader.agent(agent.name)))
         if size_bytes > ANSWER_BYTES_MAX:
             raise _too_large(index, len(batch.request.requests))
-    return agents, Txn(compares=tuple(compares.items()), puts=tuple(puts))
+    return agents, Txn(compares=tuple(compares.items()), puts=tuple(puts)), leases.grow(reader, more_bytes)
 
 
 def _bytes_of(entry: AgentEntry | None) -> int:

@@ -5,7 +5,7 @@ expire at that revision, however many they are: nothing else is written, so ther
 transaction to hit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -38,6 +38,9 @@ from holdfast.store.interface import Txn
 
 AGENTS_BYTES_MAX = CHANGED_BYTES_MAX
 """Most bytes of the agents of one lease, and of all leases ended by one transaction: their end is one revision."""
+
+DATED_BYTES = 20
+"""What the revision at which an agent is written adds to it at most: the revision itself, and the etag."""
 
 TTL_MS_DEFAULT = 30_000
 """TTL of a lease for which none is asked: three missed keepalives at the usual third of the TTL."""
@@ -117,7 +120,7 @@ def join(reader: Reader, agent: Agent) -> Txn:
     """The condition under which an agent joins the lease it names: that it still stands when the agent is written.
 
     Raises:
-        HoldfastError: LEASE_NOT_FOUND, NOT_OWNER for a lease granted to another agent alone, QUOTA_EXCEEDED.
+        HoldfastError: LEASE_NOT_FOUND, NOT_OWNER for a lease granted to another agent alone.
     """
     lease = find_standing(reader, agent.lease)
     if lease.record.private and agent.name not in reader.agents_of(lease.name):
@@ -126,7 +129,6 @@ def join(reader: Reader, agent: Agent) -> Txn:
             f"{lease.name} was granted to another agent alone and ends with it; get one to share from GrantLease.",
             subject=lease.name,
         )
-    check_room(reader, lease.name, agent.ByteSize())
     return Txn(compares=((names.lease_key(lease.name), lease.mod_revision),))
 
 
@@ -189,7 +191,8 @@ def expire(reader: Reader, due: Sequence[str], now: Timestamp) -> Plan[int]:
         lease = reader.lease(name)
         if lease is None or not lease.stands:
             continue
-        size_bytes += reader.agents_bytes(name)
+        # What joins elsewhere may not be known here: such a lease, which is no larger than any, ends alone.
+        size_bytes += AGENTS_BYTES_MAX if lease.record.joined_through else reader.agents_bytes(name)
         if ending and size_bytes > AGENTS_BYTES_MAX:
             break
         ending.append(lease)
@@ -214,6 +217,7 @@ def _owned_by(replica: str, moving: Sequence[LeaseEntry]) -> Txn:
 
     def own(record: LeaseRecord) -> None:
         record.owner = replica
+        record.joined_through = ""
 
     return _rewritten(moving, own)
 
@@ -239,14 +243,56 @@ def _rewritten(some: Sequence[LeaseEntry], change: Callable[[LeaseRecord], None]
     return Txn(compares=tuple(compares), puts=tuple(puts))
 
 
-def check_room(reader: Reader, lease: str, more_bytes: int) -> None:
-    """Refuses agents that make those of one lease too large.
+def growth(reader: Reader, agent: Agent) -> int:
+    """How many bytes more the agents of a lease are with this one, in the place of the one of its name.
 
-    Those who join at the same moment do not see each other: together they may go beyond the limit once.
+    0 for a lease that is granted with the agent: nobody else can join it.
+    """
+    if reader.lease(agent.lease) is None:
+        return 0
+    previous = reader.agent(agent.name)
+    is_there = previous is not None and previous.agent.lease == agent.lease
+    return agent.ByteSize() + DATED_BYTES - (previous.agent.ByteSize() if previous is not None and is_there else 0)
+
+
+def grow(reader: Reader, more_bytes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """What `Plan.grows` says of leases whose agents become larger.
+
+    Those who join at the same moment do not see each other's agents in the store, nor do they fail by them; so what is
+    on its way is counted by the one replica that lets agents join.
 
     Raises:
-        HoldfastError: QUOTA_EXCEEDED.
+        HoldfastError: QUOTA_EXCEEDED: they would become too large.
     """
+    grown = tuple((lease, more) for lease, more in more_bytes.items() if more > 0)
+    for lease, more in grown:
+        _check_room(reader, lease, more)
+    return grown
+
+
+def joined_elsewhere(reader: Reader, asked: Sequence[str], replica: str) -> Sequence[LeaseEntry]:
+    """Those of these leases that stand, and that another replica lets agents join. A private one is nobody else's."""
+    found = (reader.lease(name) for name in asked)
+    return [
+        lease
+        for lease in found
+        if lease and lease.stands and not lease.record.private and lease.joined_through != replica
+    ]
+
+
+def join_through(reader: Reader, asked: Sequence[str], replica: str) -> Plan[None]:
+    """Decides that this replica lets agents join leases from now on. What others are about to write fails by that.
+
+    Their owner stays, and with it their deadlines.
+    """
+
+    def count(record: LeaseRecord) -> None:
+        record.joined_through = replica if replica != record.owner else ""
+
+    return Plan(_rewritten(joined_elsewhere(reader, asked, replica), count), lambda _: None)
+
+
+def _check_room(reader: Reader, lease: str, more_bytes: int) -> None:
     size_bytes = reader.agents_bytes(lease) + more_bytes
     if size_bytes > AGENTS_BYTES_MAX:
         raise HoldfastError(

@@ -1,6 +1,7 @@
 """Calls that can be repeated: the answer to a request_id is written with what the request did, in one transaction."""
 
 import hashlib
+from dataclasses import replace
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -68,11 +69,11 @@ def remember(plan: Plan[P], key: str, request: Message, answer: Message, now: Ti
     record = RequestRecord(request_sha256=digest(request), time=now)
     record.response.Pack(answer)
     txn = plan.txn
-    return Plan(
-        Txn(
+    return replace(
+        plan,
+        txn=Txn(
             compares=(*txn.compares, (key, 0)),
             puts=(*txn.puts, (key, record.SerializeToString())),
             deletes=txn.deletes,
         ),
-        plan.answer,
     )

@@ -55,6 +55,11 @@ class LeaseEntry:
         return self.record.fence_revision != 0 and self.stands
 
     @property
+    def joined_through(self) -> str:
+        """The replica that lets agents join it, and counts them."""
+        return self.record.joined_through or self.record.owner
+
+    @property
     def fence(self) -> int:
         """Fencing number of the grant."""
         return fence_of(self.record.fence_epoch, self.record.fence_revision or self.mod_revision)
@@ -189,7 +194,7 @@ class Reader(Protocol):
         ...
 
     def agents_bytes(self, lease: str) -> int:
-        """Bytes of the agents that name this lease."""
+        """Bytes of the agents that name this lease, those on their way into it included."""
         ...
 
     def request(self, key: str) -> RequestEntry | None:
@@ -235,8 +240,9 @@ Answer = TypeVar("Answer", covariant=True)
 class Plan(Generic[Answer]):
     """A decision: what to write, and the answer once it is written at a revision.
 
-    With an empty transaction the answer holds as it is.
+    With an empty transaction the answer holds as it is. `grows` says how many bytes more the agents of leases take.
     """
 
     txn: Txn
     answer: Callable[[int], Answer]
+    grows: tuple[tuple[str, int], ...] = ()

@@ -54,16 +54,14 @@ def update(reader: Reader, request: UpdateAgentRequest, now: Timestamp) -> Plan[
     agent = _merged(entry.agent, wanted, paths)
     if agent == entry.agent:
         return Plan(Txn(), lambda _: UpdateAgentResponse(agent=agent))
-    grown_bytes = agent.ByteSize() - entry.agent.ByteSize()
-    if grown_bytes > 0:
-        leases.check_room(reader, agent.lease, grown_bytes)
-        quotas.check_bytes(reader, grown_bytes)
+    quotas.check_bytes(reader, agent.ByteSize() - entry.agent.ByteSize())
+    grows = leases.grow(reader, {agent.lease: agent.ByteSize() - entry.agent.ByteSize()})
     txn = Txn(
         compares=unchanged(reader, wanted.name),
         puts=((names.agent_key(wanted.name), _record(agent, now).SerializeToString()),),
     )
     agent.update_time.CopyFrom(now)
-    return Plan(txn, lambda revision: _at(agent, revision))
+    return Plan(txn, lambda revision: _at(agent, revision), grows)
 
 
 def _at(agent: Agent, revision: int) -> UpdateAgentResponse:

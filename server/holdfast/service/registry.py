@@ -55,7 +55,7 @@ class Registry:
         self.view = View(self.keeper)
         self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
         self.watchers = 0
-        self._writer = Writer(store, self.view)
+        self._writer = Writer(store, self.view, self.replica)
 
     def now(self) -> Timestamp:
         """The wall clock's time."""
@@ -74,7 +74,10 @@ class Registry:
 
     async def follow_store(self) -> None:
         """Builds the view and keeps it up with the store, until cancelled."""
-        await self.view.run(self.store)
+        try:
+            await self.view.run(self.store)
+        finally:
+            self._writer.stop()
 
     async def start_keeping(self) -> None:
         """Gives every lease its full TTL, then ends those nobody keeps, until cancelled; the view must be whole."""

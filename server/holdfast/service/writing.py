@@ -1,8 +1,10 @@
 """How decisions become writes: made on the view, written on the condition that they still hold, made anew if not."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from holdfast.core import leases
 from holdfast.core.state import Plan, Reader
 from holdfast.errors import HoldfastError, Reason
 from holdfast.service.queues import Queues
@@ -32,12 +34,15 @@ class Writer:
     Args:
         store: Where is written.
         view: What is decided on.
+        replica: Who writes, for a store that several share.
     """
 
-    def __init__(self, store: Store, view: View) -> None:
+    def __init__(self, store: Store, view: View, replica: str) -> None:
         self._store = store
         self._view = view
+        self._replica = replica
         self._queues = Queues()
+        self._growing: set[asyncio.Task[Committed | Conflict]] = set()
 
     async def execute(self, decide: Callable[[Reader], Plan[A]]) -> A:
         """See `Registry.execute`."""
@@ -45,6 +50,11 @@ class Writer:
             return await self._attempt(decide)
         except _AnewError as late:
             return await self._in_turn(decide, late.name)
+
+    def stop(self) -> None:
+        """Waits no longer for what is on its way, once the view is not kept up any more."""
+        for task in self._growing:
+            task.cancel()
 
     async def _in_turn(self, decide: Callable[[Reader], Plan[A]], name: str) -> A:
         attempts = 1
@@ -69,7 +79,9 @@ class Writer:
             return plan.answer(seen)
         if self._queues and not has_turn and (queued := self._queues.first_of(_written(plan.txn))):
             raise _AnewError(queued)
-        outcome = await self._commit(plan.txn)
+        if plan.grows and self._store.is_shared:
+            await self._count_here(plan)
+        outcome = await (self._grow(plan) if plan.grows else self._commit(plan.txn))
         if isinstance(outcome, Conflict):
             raise _AnewError(self._contended(plan.txn))
         return plan.answer(outcome.revision)
@@ -101,6 +113,41 @@ class Writer:
         written = set(_written(txn))
         changed = (key for key, expected in txn.compares if self._view.mod_revision(key) != expected)
         return next((name for key in changed if (name := _name_of(key)) in written), "")
+
+    # What makes the agents of a lease larger.
+
+    async def _grow(self, plan: Plan[A]) -> Committed | Conflict:
+        """Commits, and counts what is on its way until the view has it, or it failed, whether the caller waits or not.
+
+        Others who join meanwhile do not see it in the view, nor does its transaction fail by theirs.
+        """
+        self._view.growing.update(dict(plan.grows))
+        task = asyncio.create_task(self._counted(plan))
+        self._growing.add(task)
+        task.add_done_callback(self._grown)
+        await asyncio.wait((task,))
+        return task.result()
+
+    def _grown(self, task: "asyncio.Task[Committed | Conflict]") -> None:
+        self._growing.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may have gone
+
+    async def _counted(self, plan: Plan[A]) -> Committed | Conflict:
+        try:
+            return await self._commit(plan.txn)
+        finally:
+            for lease, more_bytes in plan.grows:
+                self._view.growing[lease] -= more_bytes
+                if not self._view.growing[lease]:
+                    del self._view.growing[lease]
+
+    async def _count_here(self, plan: Plan[A]) -> None:
+        """Makes this the one replica that lets agents join these leases, since only one can count them."""
+        grown = [name for name, _ in plan.grows]
+        if leases.joined_elsewhere(self._view, grown, self._replica):
+            await self.execute(lambda reader: leases.join_through(reader, grown, self._replica))
+            raise _AnewError("")
 
 
 def _name_of(key: str) -> str:

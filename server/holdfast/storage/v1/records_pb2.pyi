@@ -102,6 +102,7 @@ class LeaseRecord(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     PRIVATE_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    JOINED_THROUGH_FIELD_NUMBER: _builtins.int
     ttl_ms: _builtins.int
     """Time to live in milliseconds."""
     fence_revision: _builtins.int
@@ -112,6 +113,8 @@ class LeaseRecord(_message.Message):
     """The replica that keeps its deadline."""
     private: _builtins.bool
     """Granted by RegisterAgent for one agent alone; ends with it."""
+    joined_through: _builtins.str
+    """The replica that lets agents join it, so that one counts their bytes; empty: its owner."""
     @_builtins.property
     def end(self) -> Global___LeaseEnd:
         """Set when it has ended."""
@@ -125,10 +128,11 @@ class LeaseRecord(_message.Message):
         owner: _builtins.str = ...,
         private: _builtins.bool = ...,
         end: Global___LeaseEnd | None = ...,
+        joined_through: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "fence_epoch", b"fence_epoch", "fence_revision", b"fence_revision", "owner", b"owner", "private", b"private", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "fence_epoch", b"fence_epoch", "fence_revision", b"fence_revision", "joined_through", b"joined_through", "owner", b"owner", "private", b"private", "ttl_ms", b"ttl_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
