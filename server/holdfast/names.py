@@ -9,6 +9,7 @@ LEASE_PREFIX = "lease:"
 REQUEST_PREFIX = "request:"
 ADMIN_PREFIX = "admin:"
 REPLICA_PREFIX = "replica:"
+SECRET_PREFIX = "secret:"  # noqa: S105 - says what a record is
 
 
 def agent_name(parent: str, agent_id: str) -> str:
@@ -39,6 +40,11 @@ def admin_key(name: str) -> str:
 def replica_key(replica: str) -> str:
     """Store key under which a replica says that it is there."""
     return REPLICA_PREFIX + replica
+
+
+def secret_key(name: str) -> str:
+    """Store key of what only replicas know."""
+    return SECRET_PREFIX + name
 
 
 def lease_key(name: str) -> str:

@@ -74,6 +74,7 @@ class View:
         self._leases: dict[str, LeaseEntry] = {}
         self.answers = Answers()
         self._admin: dict[str, AdminEntry] = {}
+        self._secrets: dict[str, KeyValue] = {}
         self._indexes = Indexes()
         self._ended: dict[str, None] = {}
         self._by_owner: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -104,7 +105,7 @@ class View:
     def mod_revision(self, key: str) -> int:
         """The revision that last wrote a record that decisions rest on; 0 without one."""
         prefix, _, name = key.partition(":")
-        entry: AgentEntry | LeaseEntry | AdminEntry | RequestEntry | None = None
+        entry: AgentEntry | LeaseEntry | AdminEntry | RequestEntry | KeyValue | None = None
         match prefix + ":":
             case names.AGENT_PREFIX:
                 entry = self._agents.get(name)
@@ -114,6 +115,8 @@ class View:
                 entry = self._admin.get(name)
             case names.REQUEST_PREFIX:
                 entry = self._requests.get(key)
+            case names.SECRET_PREFIX:
+                entry = self._secrets.get(name)
             case names.REPLICA_PREFIX:
                 return self.replicas.get(name, 0)
         return entry.mod_revision if entry is not None else 0
@@ -121,6 +124,11 @@ class View:
     def admin(self, name: str) -> AdminEntry | None:
         """What an operator decided about the agent of this name, whether it is there or not."""
         return self._admin.get(name)
+
+    def secret(self, name: str) -> bytes:
+        """What only replicas know under this name; empty if it was not needed yet."""
+        known = self._secrets.get(name)
+        return known.value if known is not None else b""
 
     def slots_held(self, name: str) -> int:  # noqa: ARG002 - until there is work to hold
         """How many pieces of work the agent of this name holds."""
@@ -299,6 +307,8 @@ class View:
                 self._put_admin(name, AdminEntry(AdminRecord.FromString(put.value), put.mod_revision), events)
             case names.REPLICA_PREFIX:
                 self.replicas[name] = put.mod_revision
+            case names.SECRET_PREFIX:
+                self._secrets[name] = put
             case _:
                 raise StoreFileError(
                     f"the store holds {put.key!r}, which this version does not know. Use the one that wrote it."

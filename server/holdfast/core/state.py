@@ -197,6 +197,10 @@ class Reader(Protocol):
         """Bytes of the agents that name this lease, those on their way into it included."""
         ...
 
+    def secret(self, name: str) -> bytes:
+        """What only replicas know under this name; empty if it was not needed yet."""
+        ...
+
     def request(self, key: str) -> RequestEntry | None:
         """The answer kept under a request's key."""
         ...

@@ -99,15 +99,15 @@ class AgentRegistry:
     async def list_agents(self, request: ListAgentsRequest, _context: CallContext) -> ListAgentsResponse:
         """ListAgents."""
         only = compile_filter(request.filter, Agent.DESCRIPTOR)
-        query = f"ListAgents {request.parent} {request.filter}"
-        after = paging.decode(query, request.page_token)
+        tokens = paging.Tokens(f"ListAgents {request.parent} {request.filter}", self._registry.page_key)
+        after = await tokens.last(request.page_token)
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
         revision, limit = view.revision, size + 1 if only.is_empty else None
         entries = view.entries(request.parent, after, limit, with_expired=only.names("liveness"))
         found = await matching(entries, only, view.turns, size + 1)
         page = found[: paging.fitting(found, 0, size)]
-        token = paging.encode(query, page[-1].name) if len(found) > len(page) else ""
+        token = await tokens.after(page[-1].name) if len(found) > len(page) else ""
         return ListAgentsResponse(agents=page, next_page_token=token, revision=revision)
 
     async def update_agent(self, request: UpdateAgentRequest, _context: CallContext) -> UpdateAgentResponse:

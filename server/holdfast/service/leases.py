@@ -140,11 +140,11 @@ class LeaseHandlers:
     async def list_leases(self, request: ListLeasesRequest, _context: CallContext) -> ListLeasesResponse:
         """ListLeases: those that stand, of one revision, which is why few are looked at for one page."""
         only = compile_filter(request.filter, Lease.DESCRIPTOR)
-        query = f"ListLeases {request.parent} {request.filter}"
-        after = paging.decode(query, request.page_token)
+        tokens = paging.Tokens(f"ListLeases {request.parent} {request.filter}", self._registry.page_key)
+        after = await tokens.last(request.page_token)
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        names = view.standing_leases(request.parent, after)
+        revision, names = view.revision, view.standing_leases(request.parent, after)
         page, last, size_bytes, looked_at = list[Lease](), "", 0, 0
         for last in names:
             shown = self._shown(leases.find_standing(view, last))
@@ -154,8 +154,8 @@ class LeaseHandlers:
             looked_at += 1 + len(shown.agents)
             if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX or looked_at >= LOOKED_AT_MAX:
                 break
-        token = paging.encode(query, last) if names and last != names[-1] else ""
-        return ListLeasesResponse(leases=page, next_page_token=token, revision=view.revision)
+        token = await tokens.after(last) if names and last != names[-1] else ""
+        return ListLeasesResponse(leases=page, next_page_token=token, revision=revision)
 
     def _shown(self, lease: LeaseEntry) -> Lease:
         registry = self._registry

@@ -2,9 +2,9 @@
 
 import base64
 import binascii
-import hashlib
+import hmac
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from google.protobuf.message import Message
 
@@ -17,7 +17,7 @@ PAGE_BYTES_MAX = 2 << 20
 700 KB, it stays below the 4 MB that gRPC clients take.
 """
 
-_BINDING_BYTES = 8
+_SIGNATURE_BYTES = 16
 
 
 def fitting(found: Sequence[Message], first: int, count_max: int) -> int:
@@ -30,33 +30,44 @@ def fitting(found: Sequence[Message], first: int, count_max: int) -> int:
     return min(count_max, len(found) - first)
 
 
-def encode(query: str, last: str) -> str:
-    """The token of the page after the one that ended with `last`, for this query."""
-    return base64.urlsafe_b64encode(_binding(query, last) + last.encode()).decode()
+class Tokens:
+    """Tokens of the pages of one query, signed: nobody can make one up, nor use that of another query.
 
-
-def decode(query: str, token: str) -> str:
-    """The last name of the page before; empty for the first page.
-
-    Raises:
-        HoldfastError: INVALID_FIELD for a token that is damaged or of another query.
+    Args:
+        query: Everything that must stay the same from page to page.
+        key: Gives the key they are signed with.
     """
-    if not token:
-        return ""
-    try:
-        raw = base64.b64decode(token, altchars=b"-_", validate=True)
-        binding, last = raw[:_BINDING_BYTES], raw[_BINDING_BYTES:].decode()
-    except (binascii.Error, ValueError):
-        raise invalid_field(
-            "page_token", f"{token[:50]!r} is no token of this service; start with an empty one"
-        ) from None
-    if binding != _binding(query, last):
-        raise invalid_field(
-            "page_token",
-            "belongs to another query, or is damaged; keep everything but page_token and page_size the same",
-        )
-    return last
 
+    def __init__(self, query: str, key: Callable[[], Awaitable[bytes]]) -> None:
+        self._query = query
+        self._key = key
 
-def _binding(query: str, last: str) -> bytes:
-    return hashlib.sha256(f"{query}\0{last}".encode()).digest()[:_BINDING_BYTES]
+    async def after(self, last: str) -> str:
+        """The token of the page after the one that ended with `last`."""
+        return base64.urlsafe_b64encode(await self._signature(last) + last.encode()).decode()
+
+    async def last(self, token: str) -> str:
+        """The last name of the page before; empty for the first page.
+
+        Raises:
+            HoldfastError: INVALID_FIELD for a token that is damaged, made up, or of another query.
+        """
+        if not token:
+            return ""
+        try:
+            raw = base64.b64decode(token, altchars=b"-_", validate=True)
+            signature, last = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:].decode()
+        except (binascii.Error, ValueError):
+            raise invalid_field(
+                "page_token", f"{token[:50]!r} is no token of this service; start with an empty one"
+            ) from None
+        if not hmac.compare_digest(signature, await self._signature(last)):
+            raise invalid_field(
+                "page_token",
+                "belongs to another query or another store, or is damaged; keep everything but page_token and "
+                "page_size the same, or start with an empty one",
+            )
+        return last
+
+    async def _signature(self, last: str) -> bytes:
+        return hmac.digest(await self._key(), f"{self._query}\0{last}".encode(), "sha256")[:_SIGNATURE_BYTES]

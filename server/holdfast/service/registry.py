@@ -1,6 +1,7 @@
 """The state behind the handlers: a store, the view of it, and the keeper of leases, with the way writes are made."""
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -9,7 +10,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import failpoints
-from holdfast.core import leases
+from holdfast.core import keys, leases
 from holdfast.core.state import Plan, Reader
 from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
@@ -37,6 +38,7 @@ class Registry:
         clock: A monotonic clock, in seconds.
         wall_clock: Unix time, in seconds; for what people read and for retention, never for deadlines.
         new_id: Makes ids that never repeat.
+        new_key: Makes keys that nobody can guess.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Registry:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = random_id,
+        new_key: Callable[[], bytes] = secrets.token_bytes,
     ) -> None:
         self.store = store
         self.clock = clock
         self.wall_clock = wall_clock
         self.new_id = new_id
+        self._new_key = new_key
         self.replica = new_id()
         self.keeper = self._shared_keeper() if store.is_shared else LeaseKeeper(clock, self._expire)
         self.view = View(self.keeper)
@@ -113,6 +117,15 @@ class Registry:
         """Waits until the view has everything acknowledged before the call, unless SERIALIZABLE is enough."""
         if consistency != Consistency.CONSISTENCY_SERIALIZABLE:
             await self.view.reached(await self.store.current_revision())
+
+    async def page_key(self) -> bytes:
+        """What tokens of pages are signed with: made for the first, the same on every replica and after a restart.
+
+        Raises:
+            HoldfastError: STORE_UNAVAILABLE, at the first.
+        """
+        known = self.view.secret(keys.PAGES)
+        return known or await self.execute(lambda reader: keys.keep(reader, keys.PAGES, self._new_key()))
 
     async def revoke(self, name: str) -> RevokeLeaseResponse:
         """Ends a lease because its holder asks for it.

@@ -1,6 +1,8 @@
 """Lists: filtered, in pages that neither repeat nor skip, and bound to the query they began with."""
 
 import asyncio
+import base64
+import hashlib
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent, AgentTier, Capability
 from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest
 from holdfast.registry.v1.lease_service_pb2 import GetLeaseRequest, Lease, ListLeasesRequest
+from holdfast.store.memory import MemoryStore
 from support.replica import CALL, PARENT, Replica, replica
 
 
@@ -53,6 +56,48 @@ async def test_a_token_is_refused_for_any_other_query() -> None:
             assert refused.value.field_violations[0].field == "page_token"
         with pytest.raises(HoldfastError, match="another query"):
             await here.leases.list_leases(ListLeasesRequest(parent=PARENT, page_token=token), CALL)
+
+
+async def test_a_token_cannot_be_made_up_from_what_everybody_knows() -> None:
+    """Query, name and form of a token are public; what it is signed with is not, and is another in another store."""
+    async with replica() as here, replica() as elsewhere:
+        for each in (here, elsewhere):
+            await each.register("a")
+            await each.register("b")
+        first = ListAgentsRequest(parent=PARENT, page_size=1)
+        honest = base64.urlsafe_b64decode((await here.agents.list_agents(first, CALL)).next_page_token)
+        last = f"{PARENT}/agents/a".encode()
+        assert honest.endswith(last)
+        public = hashlib.sha256(f"ListAgents {PARENT} \0".encode() + last).digest()
+        signatures = [public[:8], public[: len(honest) - len(last)]]
+        forged = [base64.urlsafe_b64encode(signature + last).decode() for signature in signatures]
+        for token in (*forged, (await elsewhere.agents.list_agents(first, CALL)).next_page_token):
+            with pytest.raises(HoldfastError) as refused:
+                await here.agents.list_agents(ListAgentsRequest(parent=PARENT, page_token=token), CALL)
+            assert refused.value.field_violations[0].field == "page_token"
+
+
+class SharedStore(MemoryStore):
+    """One that several replicas write to."""
+
+    is_shared = True
+
+
+async def test_a_token_is_good_on_every_replica_and_after_a_restart() -> None:
+    """Also where two replicas make their first pages at once: one key is kept, and both sign with it."""
+    store = SharedStore()
+    first = ListAgentsRequest(parent=PARENT, page_size=1)
+    async with replica(store) as one, replica(store) as other:
+        await one.register("a")
+        await one.register("b")
+        await other.registry.view.reached(store.revision)
+        pages = await asyncio.gather(*(each.agents.list_agents(first, CALL) for each in (one, other)))
+        tokens = {page.next_page_token for page in pages}
+        assert len(tokens) == 1
+    async with replica(store) as later:
+        request = ListAgentsRequest(parent=PARENT, page_token=tokens.pop())
+        assert [agent.name[-1] for agent in (await later.agents.list_agents(request, CALL)).agents] == ["b"]
+        assert len((await store.range("secret:"))[1]) == 1
 
 
 async def test_agents_are_filtered_by_every_field() -> None:
