@@ -3,9 +3,10 @@
 A revision is never split, and one that is too large ends every watch that comes to it, for good. What is written
 therefore decides what can be told. The ways to tell an agent, and what bounds the agents of one revision:
 
-- Before and after, `CHANGED_BYTES_MAX` of agents as they were: the end of leases (`leases.expire`, and of one lease
-  `leases.check_room`), and forgetting (`retention.forget_leases`). A watch with a filter may tell an agent that ceases
-  to match in the same way, one that begins to in half the bytes.
+- Before and after, `CHANGED_BYTES_MAX` of agents as they were: the end of leases (of one: `leases.grow`, of several:
+  `leases.expire`), and forgetting (`retention.forget_leases`). A watch with a filter may tell an agent that ceases to
+  match in the same way, one that begins to in half the bytes. What is on its way into a lease counts; not so what an
+  agent alone under its lease gains through another replica, at the moment at which many leases end.
 - Once, `ADDED_BYTES_MAX`: registering a batch. A watch with a filter tells either the new incarnation or, where only
   the one before was what it asks for, that one; so the larger of the two is counted.
 - One agent, by all other calls: 600 KB at most, before and after.
