@@ -114,7 +114,7 @@ class View:
             case names.ADMIN_PREFIX:
                 entry = self._admin.get(name)
             case names.REQUEST_PREFIX:
-                entry = self._requests.get(key)
+                entry = self.answers.get(key)
             case names.SECRET_PREFIX:
                 entry = self._secrets.get(name)
             case names.REPLICA_PREFIX:
