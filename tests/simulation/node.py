@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Reason
 from holdfast.failpoints import Failpoint
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
@@ -89,21 +89,34 @@ class Node:
 
     async def _run(self) -> None:
         registry = self.registry
-        following = self.spawn(registry.follow_store())
-        following.add_done_callback(self._ended)
+        self._part("view", registry.follow_store(), Reason.REVISION_COMPACTED)
         await registry.view.is_ready.wait()
         if registry.replicas is not None:
-            self.spawn(registry.replicas.run())
-        self.spawn(registry.start_keeping())
-        self.spawn(Janitor(registry, self._retain_revisions).run(JANITOR_EVERY_S))
-        self.spawn(Drainer(registry).run())
+            self._part("replicas", registry.replicas.run())
+        self._part("lease keeper", registry.start_keeping())
+        self._part("janitor", Janitor(registry, self._retain_revisions).run(JANITOR_EVERY_S))
+        self._part("drainer", Drainer(registry).run())
         self.is_serving = True
         self._history.mark(self.name, "serving")
 
-    def _ended(self, following: "asyncio.Task[None]") -> None:
-        """A server that cannot follow its store ends; compaction may overtake one that has just begun."""
-        if not following.cancelled() and isinstance(following.exception(), HoldfastError):
+    def _part(self, name: str, work: Coroutine[Any, Any, None], by_design: Reason | None = None) -> None:
+        """Runs a part of the server until it is killed: as in life, a part that ends by itself ends the server.
+
+        That is a defect as well, unless it ends for the reason it is meant to end for: compaction may overtake a view.
+        """
+        registry = self.registry
+
+        def ended(part: asyncio.Task[None]) -> None:
+            if part.cancelled() or self.registry is not registry:
+                return
+            error = part.exception()
+            if isinstance(error, CrashedError):
+                return
+            if not isinstance(error, HoldfastError) or error.reason is not by_design:
+                self.loop.errors.append(f"the {name} of {self.name} ended: {error!r}")
             self.kill()
+
+        self.spawn(work).add_done_callback(ended)
 
     def kill(self) -> None:
         """Ends it at once, with everything it was about to do."""

@@ -1,15 +1,24 @@
 """Simulations: no seed shows what a registry that keeps its promises could not show, and everything is reached."""
 
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from holdfast.leases import LeaseKeeper
+from holdfast.replicas import Replicas
+from holdfast.service.drainer import Drainer
+from holdfast.service.janitor import Janitor
+from holdfast.view import View
 from simulation.coverage import Coverage
 from simulation.world import simulate
 from support.checkers import report
+from support.history import ServerMark
 from support.planted import PLANTED
 
 SEEDS = 2000
@@ -58,6 +67,34 @@ def test_a_planted_bug_is_caught_by_the_invariant_it_breaks(name: str) -> None:
             assert not simulate(seed).violations, f"{replay(seed)} without the bug"
             return
     pytest.fail(f"{name} was not caught by {invariant} in {PLANTED_SEEDS_MAX} seeds, only by {sorted(seen)}")
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "step"),
+    [
+        ("view", View, "apply"),
+        ("replicas", Replicas, "make_round"),
+        ("lease keeper", LeaseKeeper, "look"),
+        ("janitor", Janitor, "make_round"),
+        ("drainer", Drainer, "make_round"),
+    ],
+)
+def test_a_part_of_a_node_that_fails_is_a_defect_and_ends_the_node(name: str, owner: type, step: str) -> None:
+    """As a part that fails ends the server; nothing serves on with a view that stands still."""
+    whole, calls = getattr(owner, step), itertools.count()
+
+    def failing_once(*args: Any) -> Any:
+        if next(calls) == 5:
+            raise LookupError("planted")
+        return whole(*args)
+
+    with patch.object(owner, step, failing_once):
+        outcome = simulate(1)
+    assert [defect for defect in outcome.defects if f"the {name} of n" in defect], outcome.defects
+    node = outcome.defects[0].rpartition(" of ")[2].split()[0]
+    assert node in {
+        event.process for event in outcome.events if isinstance(event, ServerMark) and event.what == "killed"
+    }
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -199,13 +199,18 @@ class World:
             node.resume()
         if self._store is not None:
             self._store.breaks_next = None
-        for node in self._nodes:
-            self._start(node)
-        while not all(node.is_serving for node in self._nodes):  # noqa: ASYNC110 - virtual time, and nodes set no event
+        await self._all_serve()
+
+    async def _all_serve(self) -> None:
+        """Until all nodes serve, those included that end while they begin."""
+        while not all(node.is_serving for node in self._nodes):
+            for node in self._nodes:
+                self._start(node)
             await asyncio.sleep(0.1)
 
     async def _finish(self, watchers: list[Watcher]) -> None:
         await asyncio.sleep(self._rng.choice([0.0, 3.0, 20.0]))
+        await self._all_serve()
         node = self._nodes[-1]
         response = await node.handler("ListAgents")(ListAgentsRequest(parent=PARENT, filter=ALL, page_size=1000), CALL)
         self.history.final_state("final", PARENT, response.revision, response.agents)
