@@ -157,7 +157,7 @@ class World:
                 self._store.breaks_next = rng.random() < 0.5
                 await asyncio.sleep(0.5)
             elif kind == "cut" and self._store is not None and self._is_shared:
-                await self._cut_off(node, self._store, rng.choice([1.0, 5.0, 14.0]))
+                await self._cut_off(node, self._store, rng.choice([1.0, 5.0, 14.0, 30.0]))
             if not node.is_up:
                 await asyncio.sleep(rng.choice([0.1, 1.0, 8.0]))
             for each in self._nodes:
