@@ -11,7 +11,7 @@ from holdfast.core.admin import TRANSITIONS, Ruling, State
 from holdfast.failpoints import Failpoint
 from holdfast.registry.v1.agent_pb2 import AdminState
 from holdfast.storage.v1.records_pb2 import AgentRecord, LeaseEndReason, LeaseRecord
-from holdfast.store.interface import Change
+from holdfast.store.interface import Change, Txn
 from simulation.loop import NODE
 from simulation.node import Node
 
@@ -37,9 +37,11 @@ LIVES = (
     "lease revoked",
     "lease released",
     "lease forgotten",
-    "lease moved to another replica",
+    "lease moved by a keepalive",
+    "lease taken over from a silent replica",
+    "reply lost after commit",
 )
-"""Transitions of agents and leases, as the store sees them."""
+"""Transitions of agents and leases, as the store sees them, and what became of its answers."""
 
 
 def wanted() -> set[str]:
@@ -55,6 +57,12 @@ def _ruling(act: str, state: State) -> str:
 def _has_ended(lease: LeaseRecord) -> bool:
     """Whether a lease ended before its agent went, rather than with it."""
     return lease.HasField("end") and lease.end.reason != LeaseEndReason.LEASE_END_REASON_RELEASED
+
+
+def _gives_owners(txn: Txn) -> bool:
+    """Whether it writes leases anew that stand on: only their owner can have changed."""
+    compared = {key for key, revision in txn.compares if revision and key.startswith(names.LEASE_PREFIX)}
+    return any(key in compared and not LeaseRecord.FromString(value).HasField("end") for key, value in txn.puts)
 
 
 class Coverage:
@@ -86,6 +94,14 @@ class Coverage:
             for key in change.deletes:
                 self._deleted(key, change)
 
+    def committed(self, txn: Txn, *, is_known: bool) -> None:
+        """A replica's transaction was committed, and it knows, or its answer was lost."""
+        if not is_known:
+            self.reached["reply lost after commit"] += 1
+        if _gives_owners(txn):
+            is_taking = any(key.startswith(names.REPLICA_PREFIX) for key, _ in txn.compares)
+            self.reached["lease taken over from a silent replica" if is_taking else "lease moved by a keepalive"] += 1
+
     def _lease(self, key: str, record: LeaseRecord) -> None:
         before = self._leases.get(key)
         self._leases[key] = record
@@ -94,8 +110,6 @@ class Coverage:
             self.reached[f"lease {how}"] += 1
         elif before is None:
             self.reached["lease granted"] += 1
-        elif before.owner != record.owner:
-            self.reached["lease moved to another replica"] += 1
 
     def _agent(self, key: str, record: AgentRecord) -> None:
         lease = self._agents.get(key)

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextvars
+import functools
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from holdfast.errors import HoldfastError, Reason
 from holdfast.store.batching import BatchingStore, StoreBrokenError, WriteRefusedError
-from holdfast.store.interface import Change, Committed, Conflict, Txn
+from holdfast.store.interface import Change, Committed, Conflict, KeyValue, Txn
 from holdfast.store.memory import MemoryStore
+from holdfast.store.refusals import unavailable
 from simulation.loop import NODE, Pausable
 
 WRITE_S_MAX = 0.01
@@ -20,6 +22,19 @@ SLOW = 0.03
 
 NEWS_S_MAX = 5.0
 """Longest way of such news."""
+
+REPLY_LOST = 0.01
+"""Share of the answers to commits that never come back from a shared store."""
+
+
+class Observer(Protocol):
+    """Told of what happens in a store."""
+
+    def written(self, changes: Sequence[Change]) -> None:
+        """This reached the disk."""
+
+    def committed(self, txn: Txn, *, is_known: bool) -> None:
+        """A replica's transaction was committed, and it knows, or its answer was lost."""
 
 
 @dataclass(slots=True)
@@ -37,13 +52,11 @@ class SimulatedStore(MemoryStore):
     Args:
         disk: What it opens.
         rng: How long writes take.
-        on_write: Told of what reached the disk.
+        observer: Told of what happens.
         is_shared: Whether replicas share it; then it belongs to none of them.
     """
 
-    def __init__(
-        self, disk: Disk, rng: random.Random, on_write: Callable[[Sequence[Change]], None], *, is_shared: bool
-    ) -> None:
+    def __init__(self, disk: Disk, rng: random.Random, observer: Observer, *, is_shared: bool) -> None:
         super().__init__()
         self.is_shared = is_shared  # type: ignore[misc]
         self.is_refusing_writes = False
@@ -52,7 +65,7 @@ class SimulatedStore(MemoryStore):
         self.on_broken: Callable[[], None] = lambda: None
         self._disk = disk
         self._rng = rng
-        self._told = on_write
+        self._observer = observer
         self._context = contextvars.copy_context() if is_shared else None
         self._is_dead = False
         self._load()
@@ -76,11 +89,41 @@ class SimulatedStore(MemoryStore):
         """See Store."""
         if self._context is None:
             return super().commit(txn)
-        if NODE.get() in self.cut_off:
-            lost: asyncio.Future[Committed | Conflict] = asyncio.get_running_loop().create_future()
-            lost.set_exception(HoldfastError(Reason.STORE_UNAVAILABLE, "the store cannot be reached."))
-            return lost
-        return self._context.run(BatchingStore.commit, self, txn)
+        self._check()
+        committing = self._context.run(BatchingStore.commit, self, txn)
+        answer: asyncio.Future[Committed | Conflict] = asyncio.get_running_loop().create_future()
+        committing.add_done_callback(functools.partial(self._answer, txn, answer))
+        return answer
+
+    def _answer(
+        self,
+        txn: Txn,
+        answer: "asyncio.Future[Committed | Conflict]",
+        committing: "asyncio.Future[Committed | Conflict]",
+    ) -> None:
+        """The way back to the replica that asked, whose context this runs in; it may have been cut off meanwhile."""
+        error = committing.exception()
+        is_lost = NODE.get() in self.cut_off or self._rng.random() < REPLY_LOST
+        if error is None and isinstance(committing.result(), Committed):
+            self._observer.committed(txn, is_known=not is_lost)
+        if answer.done():
+            return
+        if is_lost:
+            answer.set_exception(unavailable("its answer was lost"))
+        elif error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(committing.result())
+
+    async def range(self, prefix: str, revision: int = 0) -> tuple[int, list[KeyValue]]:
+        """See Store."""
+        await self._reachable()
+        return await super().range(prefix, revision)
+
+    async def compact(self, revision: int) -> None:
+        """See Store."""
+        self._check()
+        await super().compact(revision)
 
     async def watch(self, from_revision: int) -> AsyncIterator[Sequence[Change]]:
         """See Store. Where it is shared, news takes its time, and now and then a long time."""
@@ -96,6 +139,10 @@ class SimulatedStore(MemoryStore):
         await self._reachable()
         return await super().current_revision()
 
+    def _check(self) -> None:
+        if NODE.get() in self.cut_off:
+            raise unavailable("it cannot be reached")
+
     async def _reachable(self) -> None:
         while NODE.get() in self.cut_off:  # noqa: ASYNC110 - virtual time, and links set no event
             await asyncio.sleep(0.1)
@@ -110,7 +157,7 @@ class SimulatedStore(MemoryStore):
                 self._durable += 1
                 assert change.revision == self._durable, f"revision {change.revision} is written as {self._durable}"
             await super()._write(changes)
-            self._told(changes)
+            self._observer.written(changes)
         if breaks is not None:
             self.on_broken()
             raise StoreBrokenError("the disk failed to sync")

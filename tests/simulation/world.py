@@ -134,7 +134,7 @@ class World:
         if node.is_up:
             return
         if self._store is None or not self._is_shared:
-            self._store = SimulatedStore(self._disk, self._fork(), self._coverage.written, is_shared=self._is_shared)
+            self._store = SimulatedStore(self._disk, self._fork(), self._coverage, is_shared=self._is_shared)
             self._store.on_broken = node.kill if not self._is_shared else lambda: None
         node.start(self._store)
 
