@@ -35,6 +35,7 @@ from holdfast.registry.v1.lease_service_pb2 import (
     RevokeLeaseRequest,
 )
 from simulation.network import Network
+from simulation.node import Node
 from support.history import TAG
 
 PARENT = "namespaces/sim"
@@ -45,6 +46,9 @@ THINK_S = 0.25
 
 KEEP_EVERY_TTL = (0.3, 0.3, 0.7, 1.0)
 """How often leases are kept, as shares of their TTL: as one should, on the brink, and too late as often as not."""
+
+KEPT_TTLS_S = (1, 1, 2, 3)
+"""TTLs of those who stay with one node: shorter than a proof, so that what ends early is seen."""
 
 RIVALS = 0.2
 """Share of updates and registrations that come at the same moment as another one of the same agent."""
@@ -90,6 +94,11 @@ class Known:
     leases: list[str] = field(default_factory=list)
     requests: list[tuple[str, Message]] = field(default_factory=list)
     tags: int = 0
+
+    def new_content(self, rng: random.Random) -> Agent:
+        """Content that no other write has."""
+        self.tags += 1
+        return Agent(labels={TAG: f"t{self.tags}", "team": rng.choice(TEAMS)})
 
 
 class Client:
@@ -174,8 +183,7 @@ class Client:
         return f"{PARENT}/agents/{self._rng.choice(AGENTS)}"
 
     def _content(self) -> Agent:
-        self._known.tags += 1
-        return Agent(labels={TAG: f"t{self._known.tags}", "team": self._rng.choice(TEAMS)})
+        return self._known.new_content(self._rng)
 
     def _request(self, op: str) -> Message:
         match op:
@@ -249,6 +257,48 @@ class Client:
         if name in self._known.agents and self._rng.random() < 0.7:
             agent.etag = self._known.agents[name].etag
         return UpdateAgentRequest(agent=agent, update_mask=FieldMask(paths=["labels"]))
+
+
+class Keeper:
+    """Holds one agent at one node and nowhere else, and keeps its lease alive there as one should.
+
+    Attributes:
+        lease: The lease that it holds; empty while it has none.
+    """
+
+    def __init__(self, name: str, network: Network, rng: random.Random, known: Known, node: Node) -> None:
+        self.node = node
+        self.lease = ""
+        self._name = name
+        self._network = network
+        self._rng = rng
+        self._known = known
+        self._ttl_s = rng.choice(KEPT_TTLS_S)
+
+    async def run(self) -> None:
+        """Until cancelled, or until its node dies and it does not come back."""
+        while True:
+            while not self.lease:
+                await self._register()
+            if not await self._network.hold(self._name, self.lease, self._ttl_s / 3, self.node):
+                self.lease = ""
+            elif self._rng.random() < 0.5:
+                return
+            else:
+                await self._network.wait_for(self.node)
+
+    async def _register(self) -> None:
+        request = RegisterAgentRequest(
+            parent=PARENT,
+            agent_id=self._name,
+            agent=self._known.new_content(self._rng),
+            ttl=Duration(seconds=self._ttl_s),
+        )
+        response = await self._network.call(self._name, "RegisterAgent", request, self.node)
+        if response is not None:
+            self.lease = response.agent.lease
+        else:  # it stands there yet
+            await asyncio.sleep(1)
 
 
 class Watcher:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 from holdfast import validation
 from holdfast.errors import HoldfastError
 from holdfast.registry.v1.agent_registry_service_pb2 import WatchAgentsRequest, WatchAgentsResponse
-from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveRequest
+from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveRequest, KeepLeaseAliveResult, LeaseDirective
 from simulation.node import CALL, CrashedError, Node, one
 from support.history import History
 
@@ -42,10 +43,16 @@ class Network:
         self._rng = rng
         self.history = history
 
-    def serving(self) -> Node | None:
-        """A node that serves, if there is one."""
-        up = [node for node in self._nodes if node.is_serving]
+    def serving(self, only: Node | None = None) -> Node | None:
+        """A node that serves, if there is one; with `only`, this one or none."""
+        up = [node for node in self._nodes if node.is_serving and only in (None, node)]
         return self._rng.choice(up) if up else None
+
+    async def wait_for(self, only: Node | None = None) -> Node:
+        """The same, once there is one."""
+        while (node := self.serving(only)) is None:  # noqa: ASYNC110 - virtual time, and nodes set no event
+            await asyncio.sleep(0.1)
+        return node
 
     async def _pass(self) -> None:
         """The way of one message: some never arrive."""
@@ -53,10 +60,9 @@ class Network:
             await asyncio.get_running_loop().create_future()
         await asyncio.sleep(self._rng.uniform(0, DELAY_S_MAX))
 
-    async def call(self, client: str, op: str, request: Message) -> Any | None:
+    async def call(self, client: str, op: str, request: Message, only: Node | None = None) -> Any | None:
         """A unary call; None if it did not succeed, as far as the client knows."""
-        while (node := self.serving()) is None:  # noqa: ASYNC110 - virtual time, and nodes set no event
-            await asyncio.sleep(0.1)
+        node = await self.wait_for(only)
         validation.check(request)
         call = self.history.invoke(client, op, request)
         try:
@@ -97,9 +103,9 @@ class Network:
             handling.cancel()
         return handling
 
-    async def keep(self, client: str, lease: str) -> bool:
+    async def keep(self, client: str, lease: str, only: Node | None = None) -> bool:
         """A keepalive; False if the lease is known to be gone."""
-        node = self.serving()
+        node = self.serving(only)
         if node is None:
             await asyncio.sleep(0.1)
             return True
@@ -128,6 +134,67 @@ class Network:
         result = response.results[0]
         self.history.keep_answered(client, call, result)
         return not result.HasField("status")
+
+    async def hold(self, client: str, lease: str, every_s: float, node: Node) -> bool:
+        """Keepalives on one stream, whether they are answered or not; False if the lease is known to be gone.
+
+        None is lost while the stream lasts: what is sent to a node that is paused is read when it goes on.
+        """
+        asked: asyncio.Queue[KeepLeaseAliveRequest] = asyncio.Queue()
+        answers: asyncio.Queue[KeepLeaseAliveResult] = asyncio.Queue()
+        unanswered: deque[int] = deque()
+        serving = node.spawn(self._serve_keeps(node, asked, answers))
+        serving.add_done_callback(_quietly)
+        if not node.is_serving:
+            serving.cancel()
+        sending = asyncio.ensure_future(self._send_keeps(client, lease, every_s, asked, unanswered))
+        reading = asyncio.ensure_future(self._read_keeps(client, answers, unanswered))
+        try:
+            await asyncio.wait([serving, reading], return_when=asyncio.FIRST_COMPLETED)
+            return not reading.done()
+        finally:
+            for task in (serving, sending, reading):
+                task.cancel()
+            for call in unanswered:
+                self.history.keep_lost(client, call, lease)
+
+    async def _send_keeps(
+        self,
+        client: str,
+        lease: str,
+        every_s: float,
+        asked: "asyncio.Queue[KeepLeaseAliveRequest]",
+        unanswered: deque[int],
+    ) -> None:
+        while True:
+            unanswered.append(self.history.keep_sent(client, lease))
+            asked.put_nowait(KeepLeaseAliveRequest(leases=[lease]))
+            await asyncio.sleep(every_s)
+
+    async def _serve_keeps(
+        self, node: Node, asked: "asyncio.Queue[KeepLeaseAliveRequest]", answers: "asyncio.Queue[KeepLeaseAliveResult]"
+    ) -> None:
+        """The node's side: reading takes a moment, so what waited is read after clocks are looked at."""
+
+        async def requests() -> AsyncIterator[KeepLeaseAliveRequest]:
+            while True:
+                request = await asked.get()
+                await asyncio.sleep(self._rng.uniform(0, DELAY_S_MAX))
+                yield request
+
+        async for response in node.handler("KeepLeaseAlive")(requests(), CALL):
+            answers.put_nowait(response.results[0])
+
+    async def _read_keeps(
+        self, client: str, answers: "asyncio.Queue[KeepLeaseAliveResult]", unanswered: deque[int]
+    ) -> None:
+        """Until the lease is known to be gone."""
+        while True:
+            result = await answers.get()
+            await asyncio.sleep(self._rng.uniform(0, DELAY_S_MAX))
+            self.history.keep_answered(client, unanswered.popleft(), result)
+            if result.directive == LeaseDirective.LEASE_DIRECTIVE_STOP:
+                return
 
     async def watch(
         self, client: str, request: WatchAgentsRequest, resumes: int, take: Callable[[int, WatchAgentsResponse], Any]

@@ -2,24 +2,34 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest
 from holdfast.replicas import PROOF_S, TAKEOVER_S
 from simulation import loop
-from simulation.clients import PARENT, Client, Known, Watcher
-from simulation.coverage import FAILPOINTS, Coverage
+from simulation.clients import PARENT, Client, Keeper, Known, Watcher
+from simulation.cluster import Cluster
+from simulation.coverage import Coverage
 from simulation.network import Network
 from simulation.node import CALL, Clocks, Node
-from simulation.store import Disk, SimulatedStore
+from simulation.stalls import kept_through_stalls
+from simulation.trouble import Trouble
 from support.checkers import check
-from support.evidence import Limits, Violation
+from support.evidence import Evidence, Limits, Violation
 from support.history import Event, History, to_jsonl
 
 CLIENTS = 4
 OPERATIONS = 220
 """Calls of all clients together, keepalives and watches not counted."""
+
+KEEPERS = 4
+"""Clients that stay with one node, in seeds about failovers and stalls."""
+
+RANDOM, STALLS, FAILOVERS = "random", "stalls", "failovers"
+PLOTS = (RANDOM, RANDOM, STALLS, FAILOVERS, RANDOM, RANDOM, RANDOM, FAILOVERS)
+"""What goes wrong in a seed, by its remainder: failovers need replicas, which odd seeds have, and stalls of one node
+say more where nobody takes over."""
 
 DRIFT = 0.005
 """Most by which a monotonic clock runs fast or slow; PROOF_S and TAKEOVER_S of the product allow far more."""
@@ -59,7 +69,7 @@ def simulate(seed: int, coverage: Coverage | None = None) -> Outcome:
     with coverage.watching():
         world, errors = loop.run(_run(seed, coverage))
     defects = [repr(error) for error in errors]
-    return Outcome(seed, world.history.events, check(world.history.events, world.limits), defects)
+    return Outcome(seed, world.history.events, world.judged(), defects)
 
 
 async def _run(seed: int, coverage: Coverage) -> "tuple[World, list[BaseException | str]]":
@@ -79,17 +89,15 @@ class World:
 
     def __init__(self, seed: int, coverage: Coverage, clock: Callable[[], float]) -> None:
         self._rng = random.Random(seed)
-        self._coverage = coverage
+        self._plot = PLOTS[seed % len(PLOTS)]
         self._is_shared = seed % 2 == 1
         self.history = History(clock)
         wall_rate = self._rng.choice([1.0, 1.0, 400.0])
         retain = self._rng.choice([20, 60, 10_000])
         names = ("n1", "n2") if self._is_shared else ("n1",)
-        self._nodes = [Node(name, self._fork(), self._clocks(wall_rate), self.history, retain) for name in names]
-        self._disk = Disk()
-        self._store: SimulatedStore | None = None
-        self._network = Network(self._nodes, self._fork(), self.history)
-        self._tasks: list[asyncio.Task[None]] = []
+        nodes = [Node(name, self._fork(), self._clocks(wall_rate), self.history, retain) for name in names]
+        self._cluster = Cluster(nodes, self._fork, coverage)
+        self._network = Network(nodes, self._fork(), self.history)
         self.limits = Limits(
             grace_s=2.5 + (PROOF_S + TAKEOVER_S if self._is_shared else 0.0),
             clock_error=DRIFT,
@@ -105,113 +113,63 @@ class World:
         rng = self._rng
         return Clocks(
             begin_s=rng.uniform(0, 1e6),
-            rate=1 + rng.uniform(-DRIFT, DRIFT),
+            rate=1 + (rng.choice([-DRIFT, DRIFT]) if self._plot == FAILOVERS else rng.uniform(-DRIFT, DRIFT)),
             wall_begin_s=1.7e9 + rng.uniform(-100, 100),
             wall_rate=wall_rate,
         )
 
     async def live(self) -> None:
         """From the first start to the final state."""
-        for node in self._nodes:
-            self._start(node)
+        self._cluster.start()
         known = Known()
         watchers = [
             Watcher(f"watcher{number}", self._network, self._fork(), only) for number, only in enumerate(WATCHES)
         ]
         watching = [asyncio.ensure_future(watcher.run()) for watcher in watchers]
-        troubles = asyncio.ensure_future(self._trouble())
-        clients = [Client(f"client{number}", self._network, self._fork(), known) for number in range(CLIENTS)]
+        keepers = self._keepers(known)
+        keeping = [asyncio.ensure_future(keeper.run()) for keeper in keepers]
+        troubles = asyncio.ensure_future(self._trouble(keepers))
+        count = CLIENTS - len(keepers) // 2  # who keeps leases does its share
+        clients = [Client(f"client{number}", self._network, self._fork(), known) for number in range(count)]
         await asyncio.gather(*(client.run(OPERATIONS // CLIENTS) for client in clients))
-        troubles.cancel()
-        await self._heal()
+        for each in (troubles, *keeping):
+            each.cancel()
+        await asyncio.sleep(0)  # what was cancelled ends
+        self._cluster.heal()
+        await self._cluster.all_serve()
         await self._finish(watchers)
         for watch in watching:
             watch.cancel()
 
-    # Trouble.
+    def _keepers(self, known: Known) -> list[Keeper]:
+        """Those who stay with one node each, if what goes wrong is for them."""
+        count = KEEPERS if self._plot in (STALLS, FAILOVERS) else 0
+        nodes = self._cluster.nodes
+        return [
+            Keeper(f"k{number}", self._network, self._fork(), known, nodes[number % len(nodes)])
+            for number in range(count)
+        ]
 
-    def _start(self, node: Node) -> None:
-        if node.is_up:
-            return
-        if self._store is None or not self._is_shared:
-            self._store = SimulatedStore(self._disk, self._fork(), self._coverage, is_shared=self._is_shared)
-            self._store.on_broken = node.kill if not self._is_shared else lambda: None
-        node.start(self._store)
+    async def _trouble(self, keepers: Sequence[Keeper]) -> None:
+        trouble = Trouble(self._cluster, self._network, self._fork())
+        if self._plot == STALLS:
+            await trouble.stalls()
+        elif self._plot == FAILOVERS:
+            await trouble.failovers(keepers)
+        else:
+            await trouble.at_random()
 
-    async def _trouble(self) -> None:
-        rng = self._rng
-        while True:
-            await asyncio.sleep(rng.expovariate(1 / 4))
-            node = rng.choice(self._nodes)
-            kind = rng.choice(["kill", "kill", "trap", "trap", "pause", "outage", "break", "cut"])
-            if kind == "kill":
-                node.kill()
-            elif kind == "trap":
-                node.trap = rng.choice(FAILPOINTS)
-                await asyncio.sleep(1)
-            elif kind == "pause":
-                await self._pause(node, rng.choice([0.3, 1.5, 5.0, 9.0]))
-            elif kind == "outage" and self._store is not None:
-                await self._outage(self._store, rng.uniform(0.1, 2))
-            elif kind == "break" and self._store is not None and not self._is_shared:
-                self._store.breaks_next = rng.random() < 0.5
-                await asyncio.sleep(0.5)
-            elif kind == "cut" and self._store is not None and self._is_shared:
-                await self._cut_off(node, self._store, rng.choice([1.0, 5.0, 14.0, 30.0]))
-            if not node.is_up:
-                await asyncio.sleep(rng.choice([0.1, 1.0, 8.0]))
-            for each in self._nodes:
-                self._start(each)
-
-    async def _pause(self, node: Node, seconds: float) -> None:
-        if node.is_up:
-            node.pause()
-            try:
-                await asyncio.sleep(seconds)
-            finally:
-                node.resume()
-
-    async def _cut_off(self, node: Node, store: SimulatedStore, seconds: float) -> None:
-        """The node and its clients see each other, the store and the node do not."""
-        self.history.mark(node.name, "paused", "cut off from the store")
-        store.cut_off.add(node)
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            store.cut_off.discard(node)
-            self.history.mark(node.name, "resumed")
-
-    async def _outage(self, store: SimulatedStore, seconds: float) -> None:
-        self.history.mark("store", "paused")
-        store.is_refusing_writes = True
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            store.is_refusing_writes = False
-            self.history.mark("store", "resumed")
-
-    # The end.
-
-    async def _heal(self) -> None:
-        await asyncio.sleep(0)  # what was cancelled ends
-        for node in self._nodes:
-            node.trap = None
-            node.resume()
-        if self._store is not None:
-            self._store.breaks_next = None
-        await self._all_serve()
-
-    async def _all_serve(self) -> None:
-        """Until all nodes serve, those included that end while they begin."""
-        while not all(node.is_serving for node in self._nodes):
-            for node in self._nodes:
-                self._start(node)
-            await asyncio.sleep(0.1)
+    def judged(self) -> list[Violation]:
+        """What its history contradicts, the promise included that only one who serves all alone can make."""
+        violations = check(self.history.events, self.limits)
+        if not self._cluster.is_shared:
+            violations += kept_through_stalls(Evidence(self.history.events, self.limits))
+        return violations
 
     async def _finish(self, watchers: list[Watcher]) -> None:
-        await asyncio.sleep(self._rng.choice([0.0, 3.0, 20.0]))
-        await self._all_serve()
-        node = self._nodes[-1]
+        await asyncio.sleep(20.0 if self._plot == FAILOVERS else self._rng.choice([0.0, 3.0, 20.0]))
+        await self._cluster.all_serve()
+        node = self._cluster.nodes[-1]
         response = await node.handler("ListAgents")(ListAgentsRequest(parent=PARENT, filter=ALL, page_size=1000), CALL)
         self.history.final_state("final", PARENT, response.revision, response.agents)
         deadline_s = asyncio.get_running_loop().time() + FINISH_S_MAX
