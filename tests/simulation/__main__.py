@@ -17,7 +17,9 @@ import structlog
 from simulation.coverage import Coverage
 from simulation.world import simulate
 from support.checkers import report
-from support.planted import PLANTED
+from support.planted import PLANTED, PLANTED_IN_REPLICAS
+
+BUGS = {**PLANTED, **PLANTED_IN_REPLICAS}
 
 
 def main() -> int:
@@ -26,11 +28,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, required=True, metavar="N", help="the first seed")
     parser.add_argument("--count", type=int, default=1, metavar="N", help="how many seeds (default 1)")
     parser.add_argument("--history", type=Path, metavar="FILE", help="write the last history to FILE, as lines of JSON")
-    parser.add_argument("--planted", choices=sorted(PLANTED), metavar="NAME", help="with a bug")
+    parser.add_argument("--planted", choices=sorted(BUGS), metavar="NAME", help="with a bug")
     args = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     coverage = Coverage()
-    with PLANTED[args.planted][0]() if args.planted else contextlib.nullcontext():
+    with BUGS[args.planted][0]() if args.planted else contextlib.nullcontext():
         for seed in range(args.seed, args.seed + args.count):
             outcome = simulate(seed, coverage)
             if args.history:

@@ -24,10 +24,12 @@ from holdfast import cli, names
 from holdfast.core import agents, batches, leases, requests, updates
 from holdfast.core.state import LeaseEntry, Plan, Reader
 from holdfast.filtering import Filter
+from holdfast.guard import StallGuard
 from holdfast.history import Event
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import WatchAgentsRequest, WatchAgentsResponse
+from holdfast.replicas import Replicas
 from holdfast.service.watching import AgentWatching
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord
 from holdfast.store import sqlite_file
@@ -196,6 +198,34 @@ def _with(txn: Txn, records: Mapping[str, Message]) -> Txn:
     return replace(txn, puts=tuple(puts.items()))
 
 
+@contextlib.contextmanager
+def never_take_over() -> Iterator[None]:
+    """No replica is ever found silent."""
+    with patch.object(Replicas, "_silent", lambda _self: []):
+        yield
+
+
+@contextlib.contextmanager
+def keep_without_proof() -> Iterator[None]:
+    """A replica acknowledges keepalives whether or not others may have taken over."""
+    with patch.object(Replicas, "may_keep", True):
+        yield
+
+
+@contextlib.contextmanager
+def no_grace_for_moved_leases() -> Iterator[None]:
+    """A lease that moved gets its TTL and nothing for what its owner before may acknowledge yet."""
+    with patch.object(LeaseEntry, "was_moved", False):
+        yield
+
+
+@contextlib.contextmanager
+def no_guard_against_waves() -> Iterator[None]:
+    """The time in which a replica stood still counts like any other."""
+    with patch.object(StallGuard, "look", lambda _self, _now_s: 0.0):
+        yield
+
+
 PLANTED: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
     "acknowledge-before-fsync": (acknowledge_before_fsync, "S2"),
     "expire-at-half-ttl": (expire_at_half_ttl, "L1"),
@@ -207,6 +237,14 @@ PLANTED: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = 
     "reconnect-undoes-cordon": (reconnect_undoes_cordon, "admin"),
 }
 """Each bug, and the invariant whose checker must report it."""
+
+PLANTED_IN_REPLICAS: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
+    "never-take-over": (never_take_over, "L2"),
+    "keep-without-proof": (keep_without_proof, "L1"),
+    "no-grace-for-moved-leases": (no_grace_for_moved_leases, "L1"),
+    "no-guard-against-waves": (no_guard_against_waves, "guard"),
+}
+"""The same, of bugs that need replicas or stalls: simulations show them, and the runs of one real server do not."""
 
 
 def main() -> None:
