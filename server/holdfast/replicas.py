@@ -10,7 +10,8 @@ each:
   comes later finds the leases gone before it gives proof.
 - Who takes over gives each lease its full TTL. So no lease ends before its last acknowledged keepalive and its TTL.
 - A keepalive that comes to another replica than the owner moves the lease there at once. The owner may acknowledge one
-  more until its view has the move, at most `PROOF_S` later: that much more the new owner gives.
+  more until its view has the move, at most `PROOF_S` later by its own clock: the new owner gives `TAKEOVER_S` more by
+  its own, for the same reason.
 
 Clocks may run apart by the ratio of the two intervals. A store of one process needs none of this and has none of it.
 """

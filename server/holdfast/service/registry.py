@@ -16,7 +16,7 @@ from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
-from holdfast.replicas import PROOF_S, TAKEN_AT_ONCE, Replicas
+from holdfast.replicas import TAKEN_AT_ONCE, TAKEOVER_S, Replicas
 from holdfast.service.writing import Writer
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
 from holdfast.store.interface import Store
@@ -73,7 +73,7 @@ class Registry:
             self._expire,
             owns=lambda lease: lease.record.owner == self.replica,
             may_keep=lambda: self.replicas is not None and self.replicas.may_keep,
-            moved_grace_s=PROOF_S,
+            moved_grace_s=TAKEOVER_S,
         )
 
     async def follow_store(self) -> None:

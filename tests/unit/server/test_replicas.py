@@ -188,7 +188,7 @@ async def test_a_keepalive_at_another_replica_moves_the_lease_there() -> None:
         assert (await a.get("x")).fence == agent.fence
         await two.pass_time(4.5)
         assert await a.listed() == ["x"]
-        await two.pass_time(1 + PROOF_S)
+        await two.pass_time(1 + TAKEOVER_S)
         assert await a.listed() == []
 
 
@@ -205,7 +205,7 @@ async def test_what_a_silent_replica_kept_is_taken_over_with_its_full_ttl(death:
         assert b.registry.keeper.left_s(lease) is not None, "it was not taken over"
         await two.pass_time(9)
         assert await b.listed() == ["x"]
-        await two.pass_time(10 + PROOF_S)
+        await two.pass_time(10 + TAKEOVER_S)
         assert await b.listed() == []
         if death == "paused":
             two.paused.clear()
@@ -274,6 +274,24 @@ async def test_a_lease_whose_keeper_is_cut_off_stands_until_another_can_have_it(
         await two.pass_time(4.5)
         assert await b.listed() == ["x"]
         assert a.registry.keeper.left_s(lease) is None
+
+
+async def test_a_lease_that_moved_outlasts_the_proof_of_its_owner_before_though_clocks_run_apart() -> None:
+    """L1: cut off, the owner acknowledges until its proof runs out by its slow clock; the new one's runs fast."""
+    async with fleet() as two:
+        a, b = two.members
+        two.rates = [0.81, 1.19]
+        lease = (await a.register("x", ttl_s=2)).lease
+        await two.step()
+        two.links[0].cut()
+        assert is_kept((await b.keep(lease))[0])
+        promised_s = b.clock.now_s
+        while is_kept((await a.keep(lease))[0]):
+            promised_s = b.clock.now_s + 2
+            await two.step()
+        while stands(two, lease):
+            await two.step()
+        assert b.clock.now_s >= promised_s
 
 
 async def test_leases_of_an_owner_that_never_beat_are_taken_over() -> None:
