@@ -20,7 +20,7 @@ from unittest.mock import patch
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from holdfast import cli, names
+from holdfast import cli, names, replicas
 from holdfast.core import agents, batches, leases, requests, updates
 from holdfast.core.state import LeaseEntry, Plan, Reader
 from holdfast.filtering import Filter
@@ -30,6 +30,7 @@ from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import WatchAgentsRequest, WatchAgentsResponse
 from holdfast.replicas import Replicas
+from holdfast.service import registry
 from holdfast.service.watching import AgentWatching
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord
 from holdfast.store import sqlite_file
@@ -220,6 +221,13 @@ def no_grace_for_moved_leases() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def take_over_before_proof_ends() -> Iterator[None]:
+    """Half a second of silence is enough, whatever the owner may still prove."""
+    with patch.object(replicas, "TAKEOVER_S", 0.5), patch.object(registry, "TAKEOVER_S", 0.5):
+        yield
+
+
+@contextlib.contextmanager
 def no_guard_against_waves() -> Iterator[None]:
     """The time in which a replica stood still counts like any other."""
     with patch.object(StallGuard, "look", lambda _self, _now_s: 0.0):
@@ -242,6 +250,7 @@ PLANTED_IN_REPLICAS: Mapping[str, tuple[Callable[[], AbstractContextManager[None
     "never-take-over": (never_take_over, "L2"),
     "keep-without-proof": (keep_without_proof, "L1"),
     "no-grace-for-moved-leases": (no_grace_for_moved_leases, "L1"),
+    "take-over-before-proof-ends": (take_over_before_proof_ends, "L1"),
     "no-guard-against-waves": (no_guard_against_waves, "guard"),
 }
 """The same, of bugs that need replicas or stalls: simulations show them, and the runs of one real server do not."""
