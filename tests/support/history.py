@@ -22,6 +22,9 @@ from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, Lease, 
 TAG = "op"
 """Label that says which write an agent's content is from."""
 
+TTL_S_DEFAULT = 30.0
+"""What the API promises a registration that asks for no TTL and joins no lease."""
+
 ADMIN_OPS = ("CordonAgent", "UncordonAgent", "DrainAgent", "BanAgent", "UnbanAgent")
 """Calls of operators."""
 
@@ -69,7 +72,7 @@ class Invoke:
         request_id: Under which it can be repeated.
         content: Digest of the request without its request_id.
         tag: What stands in the label `TAG` of what it writes.
-        ttl_s: The TTL it asks for; 0 if none.
+        ttls_s: For each agent it registers, the TTL of the lease that is granted to it; 0 if it joins one.
     """
 
     at_s: float
@@ -83,7 +86,7 @@ class Invoke:
     request_id: str = ""
     content: str = ""
     tag: str = ""
-    ttl_s: float = 0.0
+    ttls_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,8 +375,8 @@ def _event(data: dict[str, Any]) -> Event:
     known = {each.name for each in fields(kind)}
     if unknown := set(data) - known:
         raise ValueError(f"unknown fields {sorted(unknown)}")
-    if "about" in data:
-        data["about"] = tuple(data["about"])
+    for name in {"about", "ttls_s"} & set(data):
+        data[name] = tuple(data[name])
     if "agents" in data:
         data["agents"] = tuple(AgentSeen(**agent) for agent in data["agents"])
     if "changes" in data:
@@ -406,9 +409,11 @@ def _facts(op: str, request: Any) -> dict[str, Any]:
                 "about": (_name(request),),
                 "lease": request.agent.lease,
                 "tag": request.agent.labels.get(TAG, ""),
+                "ttls_s": (_ttl_s(request),),
             }
         case "BatchRegisterAgents":
             facts["about"] = tuple(_name(each, request.parent) for each in request.requests)
+            facts["ttls_s"] = tuple(_ttl_s(each) for each in request.requests)
             facts["tag"] = request.requests[0].agent.labels.get(TAG, "") if request.requests else ""
         case "UpdateAgent":
             agent = request.agent
@@ -426,6 +431,12 @@ def _facts(op: str, request: Any) -> dict[str, Any]:
 
 def _name(request: Any, parent: str = "") -> str:
     return f"{request.parent or parent}/agents/{request.agent_id}"
+
+
+def _ttl_s(registration: Any) -> float:
+    if registration.agent.lease:
+        return 0.0
+    return registration.ttl.ToMilliseconds() / 1000 if registration.HasField("ttl") else TTL_S_DEFAULT
 
 
 def _outcome(op: str, response: Any) -> tuple[int, tuple[AgentSeen, ...], LeaseSeen | None]:

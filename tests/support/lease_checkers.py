@@ -58,9 +58,11 @@ def _grants(evidence: Evidence) -> Iterator[tuple[str, Call, float]]:
     for call in evidence.of("GrantLease"):
         if call.ok is not None and call.ok.lease is not None:
             yield call.ok.lease.name, call, call.ok.lease.ttl_s
-    for call in evidence.of("RegisterAgent"):
-        if call.ok is not None and call.invoke.ttl_s and not call.invoke.lease:
-            yield call.ok.agents[0].lease, call, call.invoke.ttl_s
+    for call in evidence.of(*REGISTRATIONS):
+        leases = {agent.name: agent.lease for agent in call.ok.agents} if call.ok is not None else {}
+        for name, ttl_s in zip(call.invoke.about, call.invoke.ttls_s, strict=False):  # a story may tell of none
+            if ttl_s and name in leases:
+                yield leases[name], call, ttl_s
 
 
 def _asked_to_end_s(evidence: Evidence, lease: str) -> float:

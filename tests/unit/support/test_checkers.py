@@ -82,7 +82,7 @@ class Story:
 
     def grant(self, fence: int, lease: str = LEASE, ttl_s: float = 10.0, request_id: str = "") -> None:
         """GrantLease succeeds."""
-        call = self.begins("GrantLease", request_id=request_id, ttl_s=ttl_s)
+        call = self.begins("GrantLease", request_id=request_id)
         self.ends(call, fence, lease=LeaseSeen(lease, ttl_s, fence))
 
     def keep(self, reason: str = "", fence: int = 1, ttl_s: float = 10.0) -> None:
@@ -288,6 +288,13 @@ def not_early_after_the_grant(story: Story, *, bad: bool) -> None:
     story.told(story.watch(9), 9, expired(agent(5), 9))
 
 
+def not_early_after_the_registration(story: Story, *, bad: bool) -> None:
+    a, b = born(5, lease="l1"), born(5, "b", lease="l2")
+    story.ok("BatchRegisterAgents", a, b, ttls_s=(2.0, 10.0))
+    story.wait(4 if bad else 10)
+    story.told(story.watch(9), 9, expired(b, 9))
+
+
 def revoked_before_its_time(story: Story, *, bad: bool) -> None:
     story.keep()
     if not bad:
@@ -420,6 +427,7 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("W7", told_to_the_end),
     ("L1", not_early),
     ("L1", not_early_after_the_grant),
+    ("L1", not_early_after_the_registration),
     ("L1", revoked_before_its_time),
     ("L2", gone_in_time),
     ("L2", gone_in_time_after_a_restart),

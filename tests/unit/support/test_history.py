@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     AgentEvent,
     AgentEvents,
     AgentEventType,
+    BatchRegisterAgentsRequest,
     GetAgentRequest,
     RegisterAgentRequest,
     RegisterAgentResponse,
@@ -58,6 +60,29 @@ def test_requests_and_responses_are_told_by_their_facts() -> None:
     assert (registered.revision, registered.agents[0].fence) == (7, 7)
     assert isinstance(granted, Ok)
     assert granted.revision == 9
+
+
+@pytest.mark.parametrize(
+    ("asked", "ttl_s"),
+    [
+        (RegisterAgentRequest(ttl=Duration(seconds=1, nanos=500_000_000)), 1.5),
+        (RegisterAgentRequest(), 30.0),
+        (RegisterAgentRequest(agent=Agent(lease="l")), 0.0),
+    ],
+    ids=["asked-for", "default", "joined"],
+)
+def test_a_registration_tells_the_ttl_of_the_lease_it_is_granted(asked: RegisterAgentRequest, ttl_s: float) -> None:
+    """As asked for, or the API's default; none where an agent joins a lease. A batch tells one for each agent."""
+    history = History(lambda: 1.5)
+    history.invoke("client", "RegisterAgent", asked)
+    history.invoke(
+        "client", "BatchRegisterAgents", BatchRegisterAgentsRequest(requests=[asked, RegisterAgentRequest()])
+    )
+    alone, batch = history.events
+    assert isinstance(alone, Invoke)
+    assert alone.ttls_s == (ttl_s,)
+    assert isinstance(batch, Invoke)
+    assert batch.ttls_s == (ttl_s, 30.0)
 
 
 def test_a_line_that_is_no_event_is_shown(tmp_path: Path) -> None:
