@@ -102,6 +102,11 @@ class Watch:
         """Whether it asks for everything."""
         return not self.begun.filter
 
+    def snapshot(self) -> list[WatchMessage]:
+        """Messages of the snapshot it begins with; none if it has none, or not all of it."""
+        ends = [index for index, message in enumerate(self.messages) if message.is_snapshot_end]
+        return self.messages[: ends[0] + 1] if ends and self.begun.start_revision == 0 else []
+
     def steps(self) -> Iterator[WatchMessage]:
         """Messages after the snapshot, if there was one, without resets."""
         is_in_snapshot = self.begun.start_revision == 0
@@ -225,6 +230,36 @@ class Evidence:
                     found[name][revision] = change
         return found
 
+    def known_at_start(self, watch: Watch) -> dict[str, AgentSeen]:
+        """The agents as the watches before told them, or as the snapshot of this one shows them."""
+        return dict(self._known_at_start[watch.begun.watch])
+
+    @cached_property
+    def _known_at_start(self) -> dict[int, dict[str, AgentSeen]]:
+        starts: dict[int, dict[str, AgentSeen]] = {}
+        ends: dict[int, dict[str, AgentSeen]] = {}
+        for number, watch in self.watches.items():  # each goes on from one that began earlier
+            states = dict(ends.get(watch.begun.resumes, {}))
+            for message in watch.snapshot():
+                take_in(states, message)
+            starts[number] = dict(states)
+            for message in watch.steps():
+                take_in(states, message)
+            ends[number] = states
+        return starts
+
+    def is_whole(self, watch: Watch) -> bool:
+        """Whether a watch knows of everyone: it begins with a snapshot, or goes on from one that does."""
+        return watch.begun.watch in self._whole
+
+    @cached_property
+    def _whole(self) -> set[int]:
+        found: set[int] = set()
+        for number, watch in self.watches.items():
+            if watch.snapshot() or (watch.begun.start_revision and watch.begun.resumes in found):
+                found.add(number)
+        return found
+
     def agents(self) -> Iterator[tuple[AgentSeen, Event]]:
         """Every sight of an agent, and where."""
         for call in self.calls.values():
@@ -244,6 +279,14 @@ class Evidence:
             if agent.lease:
                 found[agent.lease].add((agent.name, agent.uid))
         return found
+
+
+def take_in(states: dict[str, AgentSeen], message: WatchMessage) -> None:
+    """Brings what a watcher knows, by name, to where a message leads."""
+    for change in message.changes:
+        states.pop(change.agent.name, None)
+        if change.type != "DELETED":
+            states[change.agent.name] = change.agent
 
 
 def parent_of(name: str) -> str:

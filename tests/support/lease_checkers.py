@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from support.evidence import Call, Evidence, Keep, Violation, first
+from support.evidence import Call, Evidence, Keep, Violation, first, take_in
 from support.history import AgentSeen, Event, WatchMessage
 
 REGISTRATIONS = ("RegisterAgent", "BatchRegisterAgents")
@@ -148,14 +148,12 @@ def all_at_once(evidence: Evidence) -> Iterator[Violation]:
     for watch in evidence.watches.values():
         if not watch.is_unfiltered:
             continue
-        live: dict[str, AgentSeen] = {}
-        for message in watch.messages:
-            for change in message.changes:
-                live.pop(change.agent.name, None)
-                if change.type != "DELETED" and change.agent.liveness == "LIVE":
-                    live[change.agent.name] = change.agent
+        states = evidence.known_at_start(watch)
+        for message in watch.steps():
+            take_in(states, message)
             ended = {change.agent.lease for change in message.changes if change.type == "EXPIRED"}
-            left = sorted(name for name, agent in live.items() if agent.lease in ended) if ended else []
+            live = (agent for agent in states.values() if agent.liveness == "LIVE") if ended else ()
+            left = sorted(agent.name for agent in live if agent.lease in ended)
             if left:
                 yield Violation("L3", f"{left} live on after {sorted(ended)} ended", (message,))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from support.evidence import AGENT_WRITES, Evidence, Violation, Watch, parent_of
+from support.evidence import AGENT_WRITES, Evidence, Violation, Watch, parent_of, take_in
 from support.history import AgentChange, AgentSeen, Event, WatchMessage
 
 
@@ -128,7 +128,7 @@ def _missed_by(watch: Watch, told: set[tuple[int, str]], known: _Known) -> Itera
 
 def _breaks(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
     """Events of one agent follow each other: each says what was before."""
-    states = _known_at_start(evidence, watch)
+    states = evidence.known_at_start(watch)
     for message in watch.steps():
         for change in message.changes:
             name, before = change.agent.name, change.previous
@@ -136,10 +136,7 @@ def _breaks(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
             if known is not None and before is not None and before.revision != known.revision:
                 text = f"{name} was told at {known.revision}, then changed from {before.revision}"
                 yield Violation("W7", text, (watch.begun, message))
-            if change.type == "DELETED":
-                states.pop(name, None)
-            else:
-                states[name] = change.agent
+        take_in(states, message)
 
 
 def _ends_unlike(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
@@ -148,48 +145,14 @@ def _ends_unlike(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
         begins = watch.first_revision or 0
         if final.parent != watch.begun.parent or not begins <= final.revision <= watch.last_revision:
             continue
-        if not (watch.begun.start_revision == 0 or _is_whole(evidence, watch)):
+        if not evidence.is_whole(watch):
             continue
-        states = _known_at_start(evidence, watch)
+        states = evidence.known_at_start(watch)
         for message in watch.steps():
-            for change in message.changes if message.revision <= final.revision else ():
-                states[change.agent.name] = change.agent
-                if change.type == "DELETED":
-                    del states[change.agent.name]
+            if message.revision <= final.revision:
+                take_in(states, message)
         told = {name: agent.digest for name, agent in states.items() if agent.liveness == "LIVE"}
         there = {agent.name: agent.digest for agent in final.agents if agent.liveness == "LIVE"}
         if told != there:
             names = sorted(name for name, _ in told.items() ^ there.items())
             yield Violation("W7", f"a watch and the final state differ in {names}", (watch.begun, final))
-
-
-def _is_whole(evidence: Evidence, watch: Watch) -> bool:
-    """Whether a watch goes on from others, the first of which began with a snapshot."""
-    seen: set[int] = set()
-    while watch.begun.resumes in evidence.watches and watch.begun.watch not in seen:
-        seen.add(watch.begun.watch)
-        watch = evidence.watches[watch.begun.resumes]
-    return watch.begun.start_revision == 0
-
-
-def _known_at_start(evidence: Evidence, watch: Watch) -> dict[str, AgentSeen]:
-    """The agents as the watches before told them, or as the snapshot shows them."""
-    chain = [watch]
-    while chain[-1].begun.resumes in evidence.watches and len(chain) < len(evidence.watches):
-        chain.append(evidence.watches[chain[-1].begun.resumes])
-    states: dict[str, AgentSeen] = {}
-    for earlier in reversed(chain):
-        followed = earlier.messages if earlier is not watch else _snapshot(watch)
-        for message in followed:
-            for change in message.changes:
-                states.pop(change.agent.name, None)
-                if change.type != "DELETED":
-                    states[change.agent.name] = change.agent
-    return states
-
-
-def _snapshot(watch: Watch) -> list[WatchMessage]:
-    if watch.begun.start_revision:
-        return []
-    ends = [index for index, message in enumerate(watch.messages) if message.is_snapshot_end]
-    return watch.messages[: ends[0] + 1] if ends else []

@@ -101,6 +101,11 @@ class Story:
         """A message of events."""
         self.events.append(WatchMessage(self.now_s, "w", watch, revision, "events", changes))
 
+    def snapshot(self, watch: int, revision: int, *agents: AgentSeen) -> None:
+        """The snapshot that opens a watch, in one message."""
+        changes = tuple(added(each) for each in agents)
+        self.events.append(WatchMessage(self.now_s, "w", watch, revision, "events", changes, is_snapshot_end=True))
+
     def progress(self, watch: int, revision: int) -> None:
         """A message of progress."""
         self.events.append(WatchMessage(self.now_s, "w", watch, revision, "progress"))
@@ -268,7 +273,7 @@ def unbroken(story: Story, *, bad: bool) -> None:
 
 def told_to_the_end(story: Story, *, bad: bool) -> None:
     watch = story.watch(0)
-    story.events.append(WatchMessage(story.now_s, "w", watch, 4, "events", (), is_snapshot_end=True))
+    story.snapshot(watch, 4)
     story.told(watch, 5, added(born(5)))
     story.progress(watch, 7)
     story.final(6, *([born(5), born(6, "b")] if bad else [born(5)]))
@@ -319,6 +324,20 @@ def all_at_once(story: Story, *, bad: bool) -> None:
     watch, a, b = story.watch(), agent(5), agent(6, "b")
     story.told(watch, 5, added(a))
     story.told(watch, 6, added(b))
+    story.told(watch, 9, *([expired(a, 9)] if bad else [expired(a, 9), expired(b, 9)]))
+
+
+def all_at_once_after_a_resume(story: Story, *, bad: bool) -> None:
+    watch, a, b = story.watch(), agent(5), agent(6, "b")
+    story.told(watch, 5, added(a))
+    story.told(watch, 6, added(b))
+    again = story.watch(7, resumes=watch)
+    story.told(again, 9, *([expired(a, 9)] if bad else [expired(a, 9), expired(b, 9)]))
+
+
+def all_at_once_after_a_snapshot(story: Story, *, bad: bool) -> None:
+    watch, a, b = story.watch(0), agent(5), agent(6, "b")
+    story.snapshot(watch, 6, a, b)
     story.told(watch, 9, *([expired(a, 9)] if bad else [expired(a, 9), expired(b, 9)]))
 
 
@@ -432,6 +451,8 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("L2", gone_in_time),
     ("L2", gone_in_time_after_a_restart),
     ("L3", all_at_once),
+    ("L3", all_at_once_after_a_resume),
+    ("L3", all_at_once_after_a_snapshot),
     ("L4", kept_and_there),
     ("L4", not_kept_after_its_end),
     ("L4", not_kept_after_it_expired),
