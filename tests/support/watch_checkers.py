@@ -22,19 +22,43 @@ def _holds(comparison: str, agent: AgentSeen) -> bool:
     return str(getattr(agent, name)) == value.rsplit("STATE_", 1)[-1].rsplit("LIVENESS_", 1)[-1]
 
 
+def _is_there(only: str, agent: AgentSeen) -> bool:
+    """Whether an agent is part of a snapshot: EXPIRED ones are left out unless the filter names `liveness`."""
+    return matches(only, agent) and (agent.liveness == "LIVE" or "liveness" in only)
+
+
 def _is_wanted(only: str, change: AgentChange) -> bool:
     return matches(only, change.agent) or (change.previous is not None and matches(only, change.previous))
 
 
 def only_what_the_filter_says(evidence: Evidence) -> Iterator[Violation]:
-    """W1: each event is about an agent that the filter wants, before or after; in a snapshot, now."""
+    """W1: each event is about an agent that the filter wants, before or after, and says which; in a snapshot, now."""
     for watch in evidence.watches.values():
+        only = watch.begun.filter
+        for message in watch.snapshot():
+            for change in message.changes:
+                if change.type != "ADDED" or not _is_there(only, change.agent):
+                    text = f"a snapshot for {only!r} has {change.agent.name}, {change.type} and {change.agent.liveness}"
+                    yield Violation("W1", text, (watch.begun, message))
         for message in watch.messages:
             for change in message.changes:
-                is_here = change.agent.name.startswith(watch.begun.parent + "/")
-                if not is_here or not _is_wanted(watch.begun.filter, change):
-                    text = f"{change.agent.name} is not what {watch.begun.filter!r} in {watch.begun.parent} wants"
+                if not change.agent.name.startswith(watch.begun.parent + "/"):
+                    text = f"{change.agent.name} is not in {watch.begun.parent}"
                     yield Violation("W1", text, (watch.begun, message))
+                elif not _is_told_right(only, change):
+                    text = f"{change.agent.name} was told {change.type}, which is not how {only!r} sees it"
+                    yield Violation("W1", text, (watch.begun, message))
+
+
+def _is_told_right(only: str, change: AgentChange) -> bool:
+    """Whether an event says what it is to a filter: who ceases to match is DELETED, who begins to is ADDED."""
+    before = change.previous
+    matched = before is not None and matches(only, before)
+    if change.type == "ADDED":
+        return before is None and matches(only, change.agent)
+    if change.type == "DELETED":
+        return matched
+    return matched and matches(only, change.agent)
 
 
 def in_order_and_once(evidence: Evidence) -> Iterator[Violation]:
@@ -90,9 +114,8 @@ def no_holes(evidence: Evidence) -> Iterator[Violation]:
         told = {(message.revision, change.agent.name) for message in watch.steps() for change in message.changes}
         yield from _missed_by(watch, told, _told_to_others(evidence, watch))
         yield from _missed_by(watch, told, acknowledged)
-        if watch.is_unfiltered:
-            yield from _breaks(evidence, watch)
-            yield from _ends_unlike(evidence, watch)
+        yield from _breaks(evidence, watch)
+        yield from _ends_unlike(evidence, watch)
 
 
 _Known = dict[tuple[int, str], tuple[Callable[[str], bool], Event]]
@@ -127,8 +150,8 @@ def _missed_by(watch: Watch, told: set[tuple[int, str]], known: _Known) -> Itera
 
 
 def _breaks(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
-    """Events of one agent follow each other: each says what was before."""
-    states = evidence.known_at_start(watch)
+    """Events of one agent follow each other: each says what was before, and the first that it is there."""
+    states, is_whole = evidence.known_at_start(watch), evidence.is_whole(watch)
     for message in watch.steps():
         for change in message.changes:
             name, before = change.agent.name, change.previous
@@ -136,13 +159,20 @@ def _breaks(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
             if known is not None and before is not None and before.revision != known.revision:
                 text = f"{name} was told at {known.revision}, then changed from {before.revision}"
                 yield Violation("W7", text, (watch.begun, message))
+            if known is None and is_whole and before is not None and _is_there(watch.begun.filter, before):
+                yield Violation(
+                    "W7", f"{name} was told {change.type}, and never that it is there", (watch.begun, message)
+                )
+            if known is not None and change.type == "ADDED" and change.agent.uid == known.uid:
+                yield Violation("W7", f"{name} was told ADDED, and has been there", (watch.begun, message))
         take_in(states, message)
 
 
 def _ends_unlike(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
-    """Who has been told everything knows the LIVE agents of the final state, and no others."""
+    """Who has been told everything knows those agents of the final state that it asks for, and no others."""
+    only = watch.begun.filter
     for final in evidence.finals:
-        begins = watch.first_revision or 0
+        begins = (watch.first_revision or 0) - 1
         if final.parent != watch.begun.parent or not begins <= final.revision <= watch.last_revision:
             continue
         if not evidence.is_whole(watch):
@@ -151,8 +181,8 @@ def _ends_unlike(evidence: Evidence, watch: Watch) -> Iterator[Violation]:
         for message in watch.steps():
             if message.revision <= final.revision:
                 take_in(states, message)
-        told = {name: agent.digest for name, agent in states.items() if agent.liveness == "LIVE"}
-        there = {agent.name: agent.digest for agent in final.agents if agent.liveness == "LIVE"}
+        told = {name: agent.digest for name, agent in states.items() if _is_there(only, agent)}
+        there = {agent.name: agent.digest for agent in final.agents if _is_there(only, agent)}
         if told != there:
             names = sorted(name for name, _ in told.items() ^ there.items())
             yield Violation("W7", f"a watch and the final state differ in {names}", (watch.begun, final))

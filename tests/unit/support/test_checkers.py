@@ -196,10 +196,59 @@ def batches_of_one_revision(story: Story, *, bad: bool) -> None:
 
 
 def filtered(story: Story, *, bad: bool) -> None:
-    red, blue = agent(5, labels={"team": "red"}), agent(6, labels={"team": "blue"})
-    watch = story.watch(only='labels.team = "red"')
-    story.told(watch, 5, added(red))
-    story.told(watch, 6, changed(agent(5, labels={"team": "blue"}) if bad else red, blue))
+    watch = story.watch(only=RED)
+    story.told(watch, 5, added(red(5)))
+    story.told(watch, 6, changed(blue(5) if bad else red(5), blue(6), "DELETED"))
+
+
+RED = 'labels.team = "red"'
+
+
+def red(revision: int) -> AgentSeen:
+    return agent(revision, labels={"team": "red"})
+
+
+def blue(revision: int) -> AgentSeen:
+    return agent(revision, labels={"team": "blue"})
+
+
+def added_to_a_filter(story: Story, *, bad: bool) -> None:
+    story.told(story.watch(only=RED), 6, changed(blue(5), red(6)) if bad else added(red(6)))
+
+
+def deleted_from_a_filter(story: Story, *, bad: bool) -> None:
+    story.told(story.watch(only=RED), 6, changed(red(5), blue(6), "MODIFIED" if bad else "DELETED"))
+
+
+def expired_in_a_filter(story: Story, *, bad: bool) -> None:
+    story.told(story.watch(only=RED), 6, expired(blue(5) if bad else red(5), 6))
+
+
+def a_snapshot_of_a_filter(story: Story, *, bad: bool) -> None:
+    story.snapshot(story.watch(0, only=RED), 6, blue(5) if bad else red(5))
+
+
+def a_snapshot_of_the_living(story: Story, *, bad: bool) -> None:
+    story.snapshot(story.watch(0), 6, agent(5, liveness="EXPIRED" if bad else "LIVE"))
+
+
+def there_before_it_changes(story: Story, *, bad: bool) -> None:
+    watch = story.watch(0, only=RED)
+    story.snapshot(watch, 5, *([] if bad else [red(5)]))
+    story.told(watch, 6, changed(red(5), red(6)))
+
+
+def added_once(story: Story, *, bad: bool) -> None:
+    watch = story.watch(0, only=RED)
+    story.snapshot(watch, 5, red(5))
+    story.told(watch, 6, added(red(6)) if bad else changed(red(5), red(6)))
+
+
+def told_to_a_filter_to_the_end(story: Story, *, bad: bool) -> None:
+    watch, other = story.watch(0, only=RED), agent(4, "b", labels={"team": "blue"})
+    story.snapshot(watch, 5, *([] if bad else [red(5)]))
+    story.progress(watch, 7)
+    story.final(6, red(5), other)
 
 
 def in_order(story: Story, *, bad: bool) -> None:
@@ -434,6 +483,11 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("S3", whole_batches),
     ("S3", batches_of_one_revision),
     ("W1", filtered),
+    ("W1", added_to_a_filter),
+    ("W1", deleted_from_a_filter),
+    ("W1", expired_in_a_filter),
+    ("W1", a_snapshot_of_a_filter),
+    ("W1", a_snapshot_of_the_living),
     ("W2", in_order),
     ("W3", once),
     ("W4", whole_revisions),
@@ -444,6 +498,9 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("W7", told_as_to_others),
     ("W7", unbroken),
     ("W7", told_to_the_end),
+    ("W7", there_before_it_changes),
+    ("W7", added_once),
+    ("W7", told_to_a_filter_to_the_end),
     ("L1", not_early),
     ("L1", not_early_after_the_grant),
     ("L1", not_early_after_the_registration),
