@@ -108,6 +108,7 @@ class World:
             stale_keeps_s=PROOF_S / (1 - self._drift) if self._is_shared else 0.0,
             requests_kept_s=3600 / wall_rate / 2,
             expired_kept_s=3600 / wall_rate / 2,
+            retain_revisions=retain,
         )
 
     def _fork(self) -> random.Random:

@@ -3,14 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from support.evidence import AGENT_WRITES, Call, Evidence, Violation, parent_of
+from support.evidence import AGENT_WRITES, READS, Call, Evidence, Violation, parent_of
 from support.history import ADMIN_OPS, AgentSeen, Failed, FinalState, Ok
 
 _WRITES = (*AGENT_WRITES, "DeregisterAgent", "GrantLease", "RevokeLease")
 """Calls that take a revision of their own whenever they succeed for the first time."""
-
-_READS = ("GetAgent", "ListAgents", "MatchAgents", "GetLease", "ListLeases")
-"""Calls that are linearizable and change nothing."""
 
 _REPEATABLE = ("RegisterAgent", "BatchRegisterAgents", "GrantLease")
 """Calls that take a request_id."""
@@ -65,13 +62,13 @@ def _reads_go_forward(evidence: Evidence) -> Iterator[Violation]:
     ends = sorted((call.ok for call in evidence.calls.values() if call.ok is not None), key=lambda ok: ok.at_s)
     newest: Ok | None = None
     position = 0
-    for call in sorted(evidence.of(*_READS, *_WRITES), key=lambda call: call.invoke.at_s):
+    for call in sorted(evidence.of(*READS, *_WRITES), key=lambda call: call.invoke.at_s):
         while position < len(ends) and ends[position].at_s < call.invoke.at_s:
             newest = ends[position] if newest is None or ends[position].revision > newest.revision else newest
             position += 1
         if call.ok is None or newest is None or call.invoke.request_id:  # a repeated request has an old answer
             continue
-        is_read = call.invoke.op in _READS
+        is_read = call.invoke.op in READS
         if call.ok.revision < newest.revision + (0 if is_read else 1):
             yield Violation(
                 "S2" if is_read else "S1",

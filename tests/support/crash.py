@@ -32,9 +32,9 @@ CATCH_UP_TIMEOUT_S = 30.0
 WATCHED_ZONE = "a"
 """Label `zone` of the agents that one of the watchers asks for."""
 
-LIMITS = Limits(grace_s=5.0)
-"""What is judged by: leases end a second late at most on a machine of their own, and these share theirs."""
-
+LIMITS = Limits(grace_s=5.0, retain_revisions=20_000)
+"""What is judged by: leases end a second late at most on a machine of their own, and these share theirs. Servers
+keep as many revisions as they do by default, more than a run has."""
 
 _TESTS = str(Path(__file__).parents[1])
 """Where servers with planted bugs are found."""
@@ -50,6 +50,7 @@ class CrashRun:
         program: What runs a server, after the interpreter.
         args: Further arguments of it.
         env: For the server, besides what the test has.
+        limits: What it is judged by.
         undo: Folder of the undo logs, with the shim in `env`: what was not synced is then lost in each crash.
     """
 
@@ -62,9 +63,11 @@ class CrashRun:
         program: Sequence[str] = ("-m", "holdfast"),
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        limits: Limits = LIMITS,
         undo: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.limits = limits
         self.seed = seed
         self.rng = random.Random(seed)
         self.history = History(time.monotonic)
@@ -118,7 +121,7 @@ class CrashRun:
                 for task in watching:
                     task.cancel()
                 await asyncio.gather(*watching, return_exceptions=True)
-        violations = check(self.history.events, LIMITS)
+        violations = check(self.history.events, self.limits)
         if violations:
             histories.save(self.history.events, self.folder / "history.jsonl")
         return violations
@@ -131,7 +134,8 @@ class CrashRun:
     def explain(self, violations: Sequence[Violation]) -> str:
         """What was violated, and how to judge again."""
         path = self.folder / "history.jsonl"
-        return f"seed {self.seed}: {report(violations)}\njudge again with: scripts/soak --judge {path}"
+        again = f"scripts/soak --judge {path} --retained {self.limits.retain_revisions}"
+        return f"seed {self.seed}: {report(violations)}\njudge again with: {again}"
 
     # A server's life.
 

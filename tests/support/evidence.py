@@ -1,5 +1,7 @@
 """A history in the order that checkers ask for it: calls with their ends, watches with their messages."""
 
+import bisect
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,9 @@ from support.history import (
     WatchEnded,
     WatchMessage,
 )
+
+READS = ("GetAgent", "ListAgents", "MatchAgents", "GetLease", "ListLeases")
+"""Calls that are linearizable and change nothing."""
 
 AGENT_WRITES = ("RegisterAgent", "BatchRegisterAgents", "UpdateAgent")
 """Calls that write agents whenever they succeed, since each has a tag of its own."""
@@ -44,6 +49,7 @@ class Limits:
         requests_kept_s: How long repeated requests are surely answered alike.
         expired_kept_s: How long expired agents are surely kept.
         stale_keeps_s: How long after a revocation at one replica another may still acknowledge keepalives.
+        retain_revisions: How many of the newest revisions watches surely resume from.
     """
 
     grace_s: float = 1.0
@@ -51,6 +57,7 @@ class Limits:
     requests_kept_s: float = 3600.0
     expired_kept_s: float = 3600.0
     stale_keeps_s: float = 0.0
+    retain_revisions: int = 0
 
 
 @dataclass(slots=True)
@@ -168,6 +175,23 @@ class Evidence:
     def of(self, *ops: str) -> Iterator[Call]:
         """Calls of some rpcs, in the order they began."""
         return (call for call in self.calls.values() if call.invoke.op in ops)
+
+    def known_after(self, at_s: float) -> int | None:
+        """A revision that the store had surely not passed at a time: the least answered to what began later, if any."""
+        times, least = self._answered
+        index = bisect.bisect_right(times, at_s)
+        return least[index] if index < len(least) else None
+
+    @cached_property
+    def _answered(self) -> tuple[list[float], list[int]]:
+        """When calls began that were answered at a revision of their time, and the least of each and all later ones."""
+        answered = sorted((call.invoke.at_s, call.ok.revision) for call in self.dated() if call.ok is not None)
+        least = list(itertools.accumulate((revision for _, revision in reversed(answered)), min))[::-1]
+        return [at_s for at_s, _ in answered], least
+
+    def dated(self) -> Iterator[Call]:
+        """Successful calls whose revision is not of before they began: reads, and writes that repeat nothing."""
+        return (call for call in self.of(*READS, *AGENT_WRITES) if call.ok is not None and not call.invoke.request_id)
 
     def begun_s(self, call: Call) -> float:
         """When what a call asks for can first have happened: a repeated request may be answered for an earlier one."""

@@ -11,7 +11,7 @@ import random
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -36,7 +36,7 @@ LIFE_S_MAX = 5.0
 RANDOM_KILLS = 4
 """Kills at any moment in each round, beside one at each failpoint."""
 
-RETAINED = "150"
+RETAINED = 150
 """Revisions kept in compacting rounds: fewer than a life has, so that who resumes is sometimes too late."""
 
 KINDS = ("plain", "discarding", "compacting", "bulk")
@@ -84,7 +84,8 @@ def _new_run(kind: str, folder: Path, seed: int, shim: Path) -> CrashRun:
         case "discarding":
             return discarding(folder, seed, shim)
         case "compacting":
-            return CrashRun(folder, seed, args=("--retain-revisions", RETAINED))
+            limits = replace(LIMITS, retain_revisions=RETAINED)
+            return CrashRun(folder, seed, args=("--retain-revisions", str(RETAINED)), limits=limits)
         case _:
             return CrashRun(folder, seed, bulk=kind == "bulk")
 
@@ -123,9 +124,9 @@ def _kills(rng: random.Random) -> list[Failpoint | None]:
     return kills
 
 
-def _judge(path: Path) -> int:
+def _judge(path: Path, retained: int) -> int:
     """Judges a history that was kept; the exit code."""
-    violations = check(histories.load(path), LIMITS)
+    violations = check(histories.load(path), replace(LIMITS, retain_revisions=retained))
     click.echo(report(violations))
     return 1 if violations else 0
 
@@ -139,10 +140,17 @@ def _judge(path: Path) -> int:
     "--out", type=click.Path(path_type=Path), default="out/soak", show_default=True, help="For violated rounds."
 )
 @click.option("--judge", type=click.Path(path_type=Path), help="Judge this history again, and do nothing else.")
-def main(minutes: float, seed: int, out: Path, judge: Path | None) -> None:
+@click.option(
+    "--retained",
+    type=int,
+    default=LIMITS.retain_revisions,
+    show_default=True,
+    help="Revisions that the server of this history kept.",
+)
+def main(minutes: float, seed: int, out: Path, judge: Path | None, retained: int) -> None:
     """Kill a real server over and over, and judge what its clients saw."""
     if judge is not None:
-        sys.exit(_judge(judge))
+        sys.exit(_judge(judge, retained))
     out.mkdir(parents=True, exist_ok=True)
     started_s = time.monotonic()
     sums = asyncio.run(soak(minutes, seed, out.resolve()))

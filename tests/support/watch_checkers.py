@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from support.evidence import AGENT_WRITES, Evidence, Violation, Watch, parent_of, take_in
-from support.history import AgentChange, AgentSeen, Event, WatchMessage
+from support.history import AgentChange, AgentSeen, Event, WatchEnded, WatchMessage
 
 
 def matches(only: str, agent: AgentSeen) -> bool:
@@ -100,9 +100,22 @@ def resumable(evidence: Evidence) -> Iterator[Violation]:
             if is_refused and begun.start_revision >= message.compact_revision:
                 text = f"{begun.start_revision} was refused, but {message.compact_revision} is there"
                 yield Violation("W6", text, (begun, message))
+            if message.step == "reset":
+                needed = begun.start_revision if is_refused else watch.last_revision + 1
+                yield from _is_kept(evidence, watch, needed, message)
+        if watch.ended is not None and watch.ended.reason == "REVISION_COMPACTED":
+            yield from _is_kept(evidence, watch, begun.start_revision, watch.ended)
         if begun.resumes and watch.ended is not None and watch.ended.reason == "REVISION_FUTURE":
             earlier = evidence.watches[begun.resumes].messages[-1:]
             yield Violation("W6", f"{begun.start_revision} has been seen, and is the future", (*earlier, watch.ended))
+
+
+def _is_kept(evidence: Evidence, watch: Watch, needed: int, refusal: WatchMessage | WatchEnded) -> Iterator[Violation]:
+    """What is said to be compacted is what need not be kept any more, whatever the server says is left."""
+    newest = evidence.known_after(refusal.at_s)
+    if newest is not None and needed > newest - evidence.limits.retain_revisions:
+        text = f"{needed} was refused, and {newest} is no more than {evidence.limits.retain_revisions} later"
+        yield Violation("W6", text, (watch.begun, refusal))
 
 
 def no_holes(evidence: Evidence) -> Iterator[Violation]:

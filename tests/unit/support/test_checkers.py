@@ -568,6 +568,32 @@ def test_another_replica_may_hear_late_of_a_revocation() -> None:
     assert check(story.events[2:], Limits(stale_keeps_s=4.0)), "it expired, nobody revoked it"
 
 
+@pytest.mark.parametrize("retained", [3, 4])
+@pytest.mark.parametrize("is_told_in_a_message", [True, False])
+def test_what_must_be_kept_is_not_compacted(retained: int, *, is_told_in_a_message: bool) -> None:
+    """A refusal is judged by how far the store can have come: it may drop 6 once 9 is there if 3 are to be kept."""
+    story = Story()
+    watch = story.watch(6)
+    if is_told_in_a_message:
+        story.events.append(WatchMessage(story.now_s, "w", watch, 8, "reset", (), False, "COMPACTED", 9))
+    story.events.append(WatchEnded(story.now_s, "w", watch, "REVISION_COMPACTED"))
+    story.ends(story.begins("ListAgents"), 9)
+    story.ends(story.begins("ListAgents"), 20)
+    found = {violation.invariant for violation in check(story.events, Limits(retain_revisions=retained))}
+    assert found == (set() if retained == 3 else {"W6"})
+
+
+def test_who_reads_fast_is_not_too_slow() -> None:
+    """A slow consumer is reset once what it needs next has been dropped, and not before."""
+    story = Story()
+    watch = story.watch(5)
+    story.told(watch, 6, added(agent(6)))
+    story.events.append(WatchMessage(story.now_s, "w", watch, 9, "reset", (), False, "SLOW_CONSUMER", 10))
+    story.ends(story.begins("ListAgents"), 10)
+    assert not check(story.events, Limits(retain_revisions=3))
+    assert [violation.invariant for violation in check(story.events, Limits(retain_revisions=4))] == ["W6"]
+
+
 @pytest.mark.parametrize(
     ("only", "is_wanted"),
     [
