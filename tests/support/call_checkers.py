@@ -268,4 +268,4 @@ def _is_alike(earlier: Call, call: Call) -> Iterator[Violation]:
 
 def _told(ok: Ok) -> object:
     """What of an answer stays the same."""
-    return ok.revision, [(agent.name, agent.uid, agent.fence) for agent in ok.agents], ok.lease
+    return ok.revision, [(agent.name, agent.uid, agent.fence) for agent in ok.agents], ok.leases

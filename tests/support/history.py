@@ -98,7 +98,7 @@ class Ok:
     call: int
     revision: int
     agents: tuple[AgentSeen, ...] = ()
-    lease: LeaseSeen | None = None
+    leases: tuple[LeaseSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +250,8 @@ class History:
 
     def ok(self, process: str, call: int, op: str, response: Any) -> None:
         """A call succeeded with a response of the API."""
-        revision, agents, lease = _outcome(op, response)
-        self.events.append(Ok(self._clock(), process, call, revision, agents, lease))
+        revision, agents, leases = _outcome(op, response)
+        self.events.append(Ok(self._clock(), process, call, revision, agents, leases))
 
     def failed(self, process: str, call: int, reason: str, *, is_definite: bool) -> None:
         """A call failed."""
@@ -381,8 +381,8 @@ def _event(data: dict[str, Any]) -> Event:
         data["agents"] = tuple(AgentSeen(**agent) for agent in data["agents"])
     if "changes" in data:
         data["changes"] = tuple(_change(change) for change in data["changes"])
-    if isinstance(data.get("lease"), dict):
-        data["lease"] = LeaseSeen(**data["lease"])
+    if "leases" in data:
+        data["leases"] = tuple(LeaseSeen(**lease) for lease in data["leases"])
     return kind(**data)
 
 
@@ -439,27 +439,29 @@ def _ttl_s(registration: Any) -> float:
     return registration.ttl.ToMilliseconds() / 1000 if registration.HasField("ttl") else TTL_S_DEFAULT
 
 
-def _outcome(op: str, response: Any) -> tuple[int, tuple[AgentSeen, ...], LeaseSeen | None]:
+def _outcome(op: str, response: Any) -> tuple[int, tuple[AgentSeen, ...], tuple[LeaseSeen, ...]]:
     """The revision of a response, and what it shows."""
     match op:
         case "BatchRegisterAgents":
             agents = tuple(agent_seen(agent) for agent in response.agents)
-            return agents[0].revision if agents else 0, agents, None
+            return agents[0].revision if agents else 0, agents, ()
         case "ListAgents":
-            return response.revision, tuple(agent_seen(agent) for agent in response.agents), None
+            return response.revision, tuple(agent_seen(agent) for agent in response.agents), ()
         case "MatchAgents":
-            return response.revision, tuple(agent_seen(match.agent) for match in response.matches), None
+            return response.revision, tuple(agent_seen(match.agent) for match in response.matches), ()
         case "GetAgent":
-            return response.revision, (agent_seen(response.agent),), None
-        case "DeregisterAgent" | "RevokeLease" | "ListLeases":
-            return response.revision, (), None
+            return response.revision, (agent_seen(response.agent),), ()
+        case "DeregisterAgent" | "RevokeLease":
+            return response.revision, (), ()
         case "GrantLease":
-            return response.lease.fence & ((1 << 40) - 1), (), lease_seen(response.lease)
+            return response.lease.fence & ((1 << 40) - 1), (), (lease_seen(response.lease),)
         case "GetLease":
-            return response.revision, (), lease_seen(response.lease)
+            return response.revision, (), (lease_seen(response.lease),)
+        case "ListLeases":
+            return response.revision, (), tuple(lease_seen(lease) for lease in response.leases)
         case _:
             agent = agent_seen(response.agent)
-            return agent.revision, (agent,), None
+            return agent.revision, (agent,), ()
 
 
 def _reason(result: KeepLeaseAliveResult) -> str:

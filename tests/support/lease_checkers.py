@@ -56,8 +56,8 @@ def _acknowledged_starts(evidence: Evidence) -> dict[str, list[tuple[float, floa
 def _grants(evidence: Evidence) -> Iterator[tuple[str, Call, float]]:
     """Leases, the calls that granted them, and their TTL."""
     for call in evidence.of("GrantLease"):
-        if call.ok is not None and call.ok.lease is not None:
-            yield call.ok.lease.name, call, call.ok.lease.ttl_s
+        if call.ok is not None:
+            yield from ((lease.name, call, lease.ttl_s) for lease in call.ok.leases)
     for call in evidence.of(*REGISTRATIONS):
         leases = {agent.name: agent.lease for agent in call.ok.agents} if call.ok is not None else {}
         for name, ttl_s in zip(call.invoke.about, call.invoke.ttls_s, strict=False):  # a story may tell of none
@@ -198,7 +198,7 @@ def _events(keep: Keep) -> tuple[Event, ...]:
 
 
 def fences_grow(evidence: Evidence) -> Iterator[Violation]:
-    """L5: each incarnation of an agent has one fence, greater than any before; no two leases share theirs."""
+    """L5: each incarnation of an agent has one fence, greater than any before; no two leases granted share theirs."""
     yield from _agents_fences(evidence)
     yield from _leases_fences(evidence)
 
@@ -251,24 +251,22 @@ def _added_in_order(messages: list[WatchMessage]) -> Iterator[Violation]:
 
 
 def _leases_fences(evidence: Evidence) -> Iterator[Violation]:
+    """The agents of a batch come at one revision, and so do their own leases: these alone may share a fence."""
+    granted = {lease for lease, call, _ in _grants(evidence) if call.invoke.op == "GrantLease"}
     owners: dict[int, tuple[str, Event]] = {}
     fences: dict[str, tuple[int, Event]] = {}
     for lease, fence, event in _lease_sightings(evidence):
         name, where = owners.setdefault(fence, (lease, event))
         known, known_where = fences.setdefault(lease, (fence, event))
-        if name != lease:
+        if name != lease and {name, lease} & granted:
             yield Violation("L5", f"{name} and {lease} share fence {fence}", (where, event))
         if known != fence:
             yield Violation("L5", f"{lease} has the fences {known} and {fence}", (known_where, event))
 
 
 def _lease_sightings(evidence: Evidence) -> Iterator[tuple[str, int, Event]]:
-    granted: set[str] = set()
-    for call in evidence.of("GrantLease"):
-        if call.ok is not None and call.ok.lease is not None and call.ok.lease.name not in granted:
-            granted.add(call.ok.lease.name)
-            yield call.ok.lease.name, call.ok.lease.fence, call.ok
-    for keeps in evidence.keeps.values():
-        for keep in keeps:
-            if keep.is_kept and keep.answer is not None and keep.answer.lease in granted:
-                yield keep.answer.lease, keep.answer.fence, keep.answer
+    for call in evidence.of("GrantLease", "GetLease", "ListLeases"):
+        if call.ok is not None:
+            yield from ((lease.name, lease.fence, call.ok) for lease in call.ok.leases)
+    for lease, keeps in evidence.keeps.items():
+        yield from ((lease, keep.answer.fence, keep.answer) for keep in keeps if keep.answer and keep.is_kept)

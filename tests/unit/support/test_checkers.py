@@ -63,9 +63,9 @@ class Story:
         self.events.append(Invoke(self.now_s, "c", call, op, names, **facts))  # type: ignore[arg-type]
         return call
 
-    def ends(self, call: int, revision: int, *agents: AgentSeen, lease: LeaseSeen | None = None) -> None:
+    def ends(self, call: int, revision: int, *agents: AgentSeen, leases: tuple[LeaseSeen, ...] = ()) -> None:
         """It succeeds."""
-        self.events.append(Ok(self.now_s, "c", call, revision, agents, lease))
+        self.events.append(Ok(self.now_s, "c", call, revision, agents, leases))
 
     def ok(self, op: str, *agents: AgentSeen, **facts: object) -> None:
         """A call succeeds, and answers agents."""
@@ -83,7 +83,11 @@ class Story:
     def grant(self, fence: int, lease: str = LEASE, ttl_s: float = 10.0, request_id: str = "") -> None:
         """GrantLease succeeds."""
         call = self.begins("GrantLease", request_id=request_id)
-        self.ends(call, fence, lease=LeaseSeen(lease, ttl_s, fence))
+        self.ends(call, fence, leases=(LeaseSeen(lease, ttl_s, fence),))
+
+    def shows(self, revision: int, *leases: LeaseSeen) -> None:
+        """ListLeases succeeds."""
+        self.ends(self.begins("ListLeases"), revision, leases=leases)
 
     def keep(self, reason: str = "", fence: int = 1, ttl_s: float = 10.0) -> None:
         """A keepalive is answered."""
@@ -428,9 +432,14 @@ def leases_with_fences_of_their_own(story: Story, *, bad: bool) -> None:
     story.keep(fence=4 if bad else 5)
 
 
+def leases_shown_with_their_fences(story: Story, *, bad: bool) -> None:
+    story.shows(7, LeaseSeen(LEASE, 10, 5))
+    story.shows(7, LeaseSeen(LEASE, 10, 6 if bad else 5))
+
+
 def leases_that_share_no_fence(story: Story, *, bad: bool) -> None:
-    story.ends(story.begins("GrantLease"), 5, lease=LeaseSeen(LEASE, 10, 5))
-    story.ends(story.begins("GrantLease"), 6, lease=LeaseSeen(f"{PARENT}/leases/m", 10, 5 if bad else 6))
+    story.ends(story.begins("GrantLease"), 5, leases=(LeaseSeen(LEASE, 10, 5),))
+    story.ends(story.begins("GrantLease"), 6, leases=(LeaseSeen(f"{PARENT}/leases/m", 10, 5 if bad else 6),))
 
 
 def one_write_for_an_etag(story: Story, *, bad: bool) -> None:
@@ -517,6 +526,7 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("L5", greater_fences_in_watches),
     ("L5", one_fence_for_an_incarnation),
     ("L5", leases_with_fences_of_their_own),
+    ("L5", leases_shown_with_their_fences),
     ("L5", leases_that_share_no_fence),
     ("etag", one_write_for_an_etag),
     ("etag", the_version_asked_for),

@@ -16,8 +16,14 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     RegisterAgentResponse,
     WatchAgentsResponse,
 )
-from holdfast.registry.v1.lease_service_pb2 import GrantLeaseRequest, GrantLeaseResponse, KeepLeaseAliveResult, Lease
-from support.history import TAG, History, Invoke, Ok, load, save, to_jsonl
+from holdfast.registry.v1.lease_service_pb2 import (
+    GrantLeaseRequest,
+    GrantLeaseResponse,
+    KeepLeaseAliveResult,
+    Lease,
+    ListLeasesResponse,
+)
+from support.history import TAG, History, Invoke, LeaseSeen, Ok, load, save, to_jsonl
 
 ADDED = AgentEventType.AGENT_EVENT_TYPE_ADDED
 AGENT = Agent(name="namespaces/n/agents/a", uid="u", fence=7, revision=7, labels={TAG: "t"})
@@ -83,6 +89,14 @@ def test_a_registration_tells_the_ttl_of_the_lease_it_is_granted(asked: Register
     assert alone.ttls_s == (ttl_s,)
     assert isinstance(batch, Invoke)
     assert batch.ttls_s == (ttl_s, 30.0)
+
+
+def test_leases_that_are_read_are_told() -> None:
+    """All that a page of ListLeases shows."""
+    history = History(lambda: 1.5)
+    leases = [Lease(name="l", ttl=Duration(seconds=2), fence=5), Lease(name="m", ttl=Duration(seconds=1), fence=6)]
+    history.ok("client", 1, "ListLeases", ListLeasesResponse(leases=leases, revision=7))
+    assert history.events == [Ok(1.5, "client", 1, 7, (), (LeaseSeen("l", 2, 5), LeaseSeen("m", 1, 6)))]
 
 
 def test_a_line_that_is_no_event_is_shown(tmp_path: Path) -> None:
