@@ -103,7 +103,7 @@ class World:
         self._cluster = Cluster(nodes, self._fork, coverage)
         self._network = Network(nodes, self._fork(), self.history)
         self.limits = Limits(
-            grace_s=(4.0 + 2 * TAKEOVER_S) / (1 - self._drift) if self._is_shared else 2.5,
+            grace_s=(4.0 + 2 * TAKEOVER_S) / (1 - self._drift) if self._is_shared else 1.0,
             clock_error=self._drift,
             stale_keeps_s=PROOF_S / (1 - self._drift) if self._is_shared else 0.0,
             requests_kept_s=3600 / wall_rate / 2,

@@ -182,6 +182,18 @@ class Evidence:
         index = bisect.bisect_right(times, at_s)
         return least[index] if index < len(least) else None
 
+    def before_s(self, revision: int) -> float:
+        """A time at which the store had not come to a revision: the last begin of what was answered before it."""
+        revisions, latest = self._unreached
+        index = bisect.bisect_left(revisions, revision)
+        return latest[index - 1] if index else float("-inf")
+
+    @cached_property
+    def _unreached(self) -> tuple[list[int], list[float]]:
+        """Revisions that calls were answered at, and the last begin of those answered at each or at an earlier one."""
+        answered = sorted((call.ok.revision, call.invoke.at_s) for call in self.dated() if call.ok is not None)
+        return [revision for revision, _ in answered], list(itertools.accumulate((at_s for _, at_s in answered), max))
+
     @cached_property
     def _answered(self) -> tuple[list[float], list[int]]:
         """When calls began that were answered at a revision of their time, and the least of each and all later ones."""

@@ -83,63 +83,83 @@ def _made(call: Call, uid: str) -> bool:
 
 
 def gone_in_time(evidence: Evidence) -> Iterator[Violation]:
-    """L2: once nobody keeps a lease, its agents are EXPIRED by its TTL and the grace that is stated."""
-    sightings: list[tuple[float, AgentSeen, Event]] = []
-    for call in evidence.of("GetAgent", "ListAgents"):
-        if call.ok is not None:
-            sightings += [(call.invoke.at_s, agent, call.ok) for agent in call.ok.agents]
-    for final in evidence.finals:
-        sightings += [(final.at_s, agent, final) for agent in final.agents]
-    granted: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for name, call, ttl_s in _grants(evidence):
-        if call.end is not None:
-            granted[name].append((call.end.at_s, ttl_s))
+    """L2: once nobody keeps a lease, it and its agents are gone by its TTL and the grace that is stated."""
+    granted = _granted(evidence)
     disturbances = _disturbances(evidence)
     ends_s: dict[str, float] = {}
-    for at_s, agent, event in sightings:
-        if agent.liveness != "LIVE":
-            continue
-        if agent.lease not in ends_s:
-            ends_s[agent.lease] = _latest_end_s(evidence, agent.lease, granted[agent.lease], disturbances)
-        if at_s > ends_s[agent.lease]:
-            late_s = at_s - ends_s[agent.lease]
-            yield Violation("L2", f"{agent.name} is LIVE {late_s:.3f} s after {agent.lease} had to end", (event,))
+    for lease, at_s, event in _stood(evidence):
+        if lease not in ends_s:
+            ends_s[lease] = _latest_end_s(evidence, lease, granted.get(lease), disturbances)
+        if at_s > ends_s[lease]:
+            yield Violation("L2", f"{lease} stands {at_s - ends_s[lease]:.3f} s after it had to end", (event,))
+
+
+def _stood(evidence: Evidence) -> Iterator[tuple[str, float, Event]]:
+    """Leases, times at which they had surely not ended, and who says so."""
+    for call in evidence.dated():
+        assert call.ok is not None
+        yield from ((agent.lease, call.invoke.at_s, call.ok) for agent in call.ok.agents if agent.liveness == "LIVE")
+        yield from ((lease.name, call.invoke.at_s, call.ok) for lease in call.ok.leases)
+    for final in evidence.finals:
+        yield from ((agent.lease, final.at_s, final) for agent in final.agents if agent.liveness == "LIVE")
+    for lease, message in _first_told(evidence).items():
+        yield lease, evidence.before_s(message.revision), message
+
+
+def _first_told(evidence: Evidence) -> dict[str, WatchMessage]:
+    """For each lease a message that tells its end, and so at which revision it was."""
+    found: dict[str, WatchMessage] = {}
+    for watch in evidence.watches.values():
+        for message in watch.steps():
+            for change in message.changes:
+                if change.type == "EXPIRED":
+                    found.setdefault(change.agent.lease, message)
+    return found
+
+
+def _granted(evidence: Evidence) -> dict[str, tuple[float, float]]:
+    """When each lease had been granted, and its TTL; by the first answer, for a repeated request grants nothing."""
+    found: dict[str, tuple[float, float]] = {}
+    for lease, call, ttl_s in _grants(evidence):
+        if call.end is not None:
+            found[lease] = min((call.end.at_s, ttl_s), found.get(lease, (call.end.at_s, ttl_s)))
+    return found
 
 
 def _latest_end_s(
-    evidence: Evidence, lease: str, granted: list[tuple[float, float]], disturbances: list[tuple[float, float]]
+    evidence: Evidence, lease: str, granted: tuple[float, float] | None, disturbances: list[tuple[float, float]]
 ) -> float:
     """When a lease ends at the latest, restarts and other disturbances included; infinity if its TTL is not known."""
-    kept = [(keep.answer.at_s, keep.answer.ttl_s) for keep in evidence.keeps.get(lease, []) if keep.answer is not None]
-    if any(keep.answer is None for keep in evidence.keeps.get(lease, [])):
+    answers = [keep.answer for keep in evidence.keeps.get(lease, ())]
+    if None in answers:
         return float("inf")  # it may still arrive
-    ttls = [ttl_s for _, ttl_s in (*kept, *granted) if ttl_s]
-    if not ttls:
+    kept = [(each.at_s, each.ttl_s) for each in answers if each is not None and each.reason in ("", "NO_ANSWER")]
+    starts = [*kept, granted] if granted is not None else kept
+    ttl_s = next((ttl_s for _, ttl_s in starts if ttl_s), 0.0) * (1 + evidence.limits.clock_error)
+    if not ttl_s:
         return float("inf")
-    slow = 1 + evidence.limits.clock_error
-    end_s = max(at_s for at_s, _ in (*kept, *granted)) + ttls[0] * slow
+    end_s = max(at_s for at_s, _ in starts) + ttl_s
     for begun_s, over_s in disturbances:
         if begun_s <= end_s + evidence.limits.grace_s:
-            end_s = max(end_s, over_s + ttls[0] * slow)
+            end_s = max(end_s, over_s + ttl_s)
     return end_s + evidence.limits.grace_s
 
 
-_ENDS_OF = {"killed": "serving", "stopped": "serving", "paused": "resumed", "takeover": "takeover"}
+_OVER = {"killed": ("serving",), "stopped": ("serving",), "paused": ("resumed", "killed"), "takeover": ("takeover",)}
+"""Marks after which a server cannot end leases, and those after which it can, or another begins in its place."""
 
 
 def _disturbances(evidence: Evidence) -> list[tuple[float, float]]:
-    """When servers could not end leases, from and to: each gives all leases their full TTL again."""
+    """When servers could not end leases, from and to: each gives leases their full TTL again.
+
+    A server that begins without an earlier one's end took over nothing, so its `serving` alone gives nothing.
+    """
     found: list[tuple[float, float]] = []
     for index, mark in enumerate(evidence.marks):
-        if mark.what in _ENDS_OF:
-            over = (
-                later.at_s
-                for later in evidence.marks[index:]
-                if later.process == mark.process and later.what == _ENDS_OF[mark.what]
-            )
-            found.append((mark.at_s, next(over, float("inf"))))
-        elif mark.what == "serving":
-            found.append((mark.at_s, mark.at_s))
+        if mark.what in _OVER:
+            later = (each for each in evidence.marks[index:] if each.process == mark.process)
+            over_s = first(each.at_s for each in later if each.what in _OVER[mark.what])
+            found.append((mark.at_s, over_s))
     return sorted(found)
 
 

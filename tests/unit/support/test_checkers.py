@@ -366,6 +366,60 @@ def gone_in_time(story: Story, *, bad: bool) -> None:
     story.ok("GetAgent", agent(5))
 
 
+def gone_in_time_by_the_leases(story: Story, *, bad: bool) -> None:
+    story.keep()
+    story.wait(12 if bad else 9)
+    story.shows(5, LeaseSeen(LEASE, 10, 1))
+
+
+def gone_in_time_by_its_revision(story: Story, *, bad: bool) -> None:
+    watch = story.watch()
+    story.told(watch, 5, added(agent(5)))
+    story.keep()
+    story.wait(12)
+    story.ends(story.begins("ListAgents"), 8 if bad else 9)
+    story.told(watch, 9, expired(agent(5), 9))
+
+
+def gone_in_time_though_asked_for(story: Story, *, bad: bool) -> None:
+    story.keep()
+    story.wait(10)
+    story.keep(reason="LEASE_NOT_FOUND" if bad else "NO_ANSWER")
+    story.wait(4)
+    story.ok("GetAgent", agent(5))
+
+
+def gone_in_time_after_the_first_answer(story: Story, *, bad: bool) -> None:
+    story.grant(5, request_id="r")
+    story.wait(10)
+    if bad:
+        story.grant(5, request_id="r")
+    else:
+        story.keep(fence=5)
+    story.wait(4)
+    story.ok("GetAgent", agent(6))
+
+
+def gone_in_time_while_another_begins(story: Story, *, bad: bool) -> None:
+    story.keep()
+    story.wait(9)
+    if not bad:
+        story.events.append(ServerMark(story.now_s, "s", "paused"))
+    story.events.append(ServerMark(story.now_s, "s", "killed" if not bad else "serving"))
+    story.events.append(ServerMark(story.now_s, "s", "serving"))
+    story.wait(4)
+    story.ok("GetAgent", agent(5))
+
+
+def gone_in_time_after_a_pause_that_a_kill_ends(story: Story, *, bad: bool) -> None:
+    story.keep()
+    story.events += [
+        ServerMark(story.now_s + each, "s", what) for each, what in enumerate(("paused", "killed", "serving"))
+    ]
+    story.wait(12 if bad else 8)
+    story.ok("GetAgent", agent(5))
+
+
 def gone_in_time_after_a_restart(story: Story, *, bad: bool) -> None:
     story.keep()
     story.events += [ServerMark(story.now_s, "s", "killed"), ServerMark(story.now_s + 5, "s", "serving")]
@@ -515,6 +569,12 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("L1", not_early_after_the_registration),
     ("L1", revoked_before_its_time),
     ("L2", gone_in_time),
+    ("L2", gone_in_time_by_the_leases),
+    ("L2", gone_in_time_by_its_revision),
+    ("L2", gone_in_time_though_asked_for),
+    ("L2", gone_in_time_after_the_first_answer),
+    ("L2", gone_in_time_while_another_begins),
+    ("L2", gone_in_time_after_a_pause_that_a_kill_ends),
     ("L2", gone_in_time_after_a_restart),
     ("L3", all_at_once),
     ("L3", all_at_once_after_a_resume),
