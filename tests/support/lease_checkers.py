@@ -1,10 +1,12 @@
 """Checkers of leases: nothing ends early or late, in parts, after it was kept, or with a fence used before."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from support.evidence import Call, Evidence, Keep, Violation, first, take_in
-from support.history import AgentSeen, Event, WatchMessage
+from support.history import AgentSeen, Event, Failed, WatchMessage
 
 REGISTRATIONS = ("RegisterAgent", "BatchRegisterAgents")
 """Calls that begin incarnations."""
@@ -164,7 +166,8 @@ def _disturbances(evidence: Evidence) -> list[tuple[float, float]]:
 
 
 def all_at_once(evidence: Evidence) -> Iterator[Violation]:
-    """L3: when a lease ends, all its agents expire at that revision."""
+    """L3: when a lease ends, all its agents expire at that revision, and no read from then on shows any of it."""
+    yield from _shown_after_its_end(evidence)
     for watch in evidence.watches.values():
         if not watch.is_unfiltered:
             continue
@@ -178,30 +181,93 @@ def all_at_once(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation("L3", f"{left} live on after {sorted(ended)} ended", (message,))
 
 
+def _shown_after_its_end(evidence: Evidence) -> Iterator[Violation]:
+    ends: dict[str, tuple[int, Event]] = {
+        lease: (message.revision, message) for lease, message in _first_told(evidence).items()
+    }
+    for call in evidence.of("RevokeLease"):
+        if call.ok is not None:
+            ends.setdefault(call.invoke.lease, (call.ok.revision, call.ok))
+    for call in evidence.dated():
+        assert call.ok is not None
+        live = {agent.lease for agent in call.ok.agents if agent.liveness == "LIVE"}
+        for lease in sorted({*live, *(lease.name for lease in call.ok.leases)} & ends.keys()):
+            if ends[lease][0] <= call.ok.revision:
+                text = f"{lease} ended at {ends[lease][0]}, and stands at {call.ok.revision}"
+                yield Violation("L3", text, (ends[lease][1], *call.events))
+
+
 def kept_means_standing(evidence: Evidence) -> Iterator[Violation]:
-    """L4: what was kept was granted, and stands until its TTL has passed or someone ends it."""
-    expired = _expired(evidence)
-    for lease, keeps in evidence.keeps.items():
+    """L4: what was granted or kept stands until its TTL has passed or someone ends it, and is not kept after that."""
+    expired, proofs = _expired(evidence), _proofs(evidence)
+    for lease, denials in _denials(evidence).items():
         asked_s = _asked_to_end_s(evidence, lease)
-        end = expired.get(lease)
-        stale_s = evidence.limits.stale_keeps_s if end is not None and asked_s <= end[0] else 0.0
-        kept: Keep | None = None
-        for keep in keeps:
-            if keep.is_kept:
-                kept = keep
-                if end is not None and keep.sent.at_s > end[0] + stale_s:
-                    yield Violation("L4", f"{lease} was kept after it had expired", (end[1], *_events(keep)))
-            elif kept is not None and _is_denied(kept, keep, asked_s, evidence.limits.clock_error):
-                yield Violation("L4", f"{lease} was kept, then denied", (*_events(kept), *_events(keep)))
+        for denial in denials:
+            sound = (proof for proof in proofs.get(lease, ()) if proof.covers(denial) and denial.answered_s < asked_s)
+            for proof in itertools.islice(sound, 1):
+                yield Violation("L4", f"{lease} was acknowledged, then denied", (*proof.events, *denial.events))
+    for lease, keeps in evidence.keeps.items():
+        yield from _kept_after_expired(evidence, lease, keeps, expired.get(lease))
         yield from _kept_after_revoked(evidence, lease, keeps)
 
 
-def _is_denied(kept: Keep, keep: Keep, asked_s: float, clock_error: float) -> bool:
-    if keep.answer is None or kept.answer is None or keep.answer.reason != "LEASE_NOT_FOUND":
-        return False
-    in_order = kept.answer.at_s <= keep.sent.at_s
-    is_in_time = keep.answer.at_s < kept.sent.at_s + kept.answer.ttl_s * (1 - clock_error)
-    return in_order and is_in_time and keep.answer.at_s < asked_s
+@dataclass(frozen=True, slots=True)
+class _Denial:
+    """Someone was told that there is no such lease."""
+
+    asked_s: float
+    answered_s: float
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """Someone was told that a lease stands: whoever asks from `known_s` on must hear the same until `until_s`."""
+
+    known_s: float
+    until_s: float
+    events: tuple[Event, ...]
+
+    def covers(self, denial: _Denial) -> bool:
+        """Whether a denial contradicts this."""
+        return self.known_s <= denial.asked_s and denial.answered_s < self.until_s
+
+
+def _proofs(evidence: Evidence) -> dict[str, list[_Proof]]:
+    found: dict[str, list[_Proof]] = defaultdict(list)
+    true = 1 - evidence.limits.clock_error
+    for lease, keeps in evidence.keeps.items():
+        for keep in keeps:
+            if keep.is_kept and keep.answer is not None:
+                until_s = keep.sent.at_s + keep.answer.ttl_s * true
+                found[lease].append(_Proof(keep.answer.at_s, until_s, _events(keep)))
+    for lease, call, ttl_s in _grants(evidence):
+        found[lease].append(_Proof(call.events[-1].at_s, evidence.begun_s(call) + ttl_s * true, call.events))
+    return found
+
+
+def _denials(evidence: Evidence) -> dict[str, list[_Denial]]:
+    found: dict[str, list[_Denial]] = defaultdict(list)
+    for lease, keeps in evidence.keeps.items():
+        for keep in keeps:
+            if keep.answer is not None and keep.answer.reason == "LEASE_NOT_FOUND":
+                found[lease].append(_Denial(keep.sent.at_s, keep.answer.at_s, _events(keep)))
+    for call in evidence.of("GetLease"):
+        if isinstance(call.end, Failed) and call.end.reason == "LEASE_NOT_FOUND":
+            found[call.invoke.lease].append(_Denial(call.invoke.at_s, call.end.at_s, call.events))
+    return found
+
+
+def _kept_after_expired(
+    evidence: Evidence, lease: str, keeps: list[Keep], end: tuple[float, WatchMessage] | None
+) -> Iterator[Violation]:
+    if end is None:
+        return
+    is_revoked = _asked_to_end_s(evidence, lease) <= end[0]
+    stale_s = evidence.limits.stale_keeps_s if is_revoked else 0.0
+    for keep in keeps:
+        if keep.is_kept and keep.sent.at_s > end[0] + stale_s:
+            yield Violation("L4", f"{lease} was kept after it had expired", (end[1], *_events(keep)))
 
 
 def _kept_after_revoked(evidence: Evidence, lease: str, keeps: list[Keep]) -> Iterator[Violation]:

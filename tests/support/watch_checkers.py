@@ -1,8 +1,10 @@
 """Checkers of watches: what is told, in which order, and that nothing is left out."""
 
+import functools
+import operator
 from collections.abc import Callable, Iterator
 
-from support.evidence import AGENT_WRITES, Evidence, Violation, Watch, parent_of, take_in
+from support.evidence import Evidence, Violation, Watch, parent_of, take_in
 from support.history import AgentChange, AgentSeen, Event, WatchEnded, WatchMessage
 
 
@@ -136,11 +138,15 @@ _Known = dict[tuple[int, str], tuple[Callable[[str], bool], Event]]
 
 
 def _acknowledged(evidence: Evidence) -> _Known:
+    """An agent seen at a revision changed there, whoever saw it; who asks for all hears of who was deregistered."""
     known: _Known = {}
-    for call in evidence.of(*AGENT_WRITES):
+    for call in evidence.calls.values():
+        for agent in call.ok.agents if call.ok is not None else ():
+            if agent.uid:
+                known[agent.revision, agent.name] = functools.partial(matches, agent=agent), call.events[-1]
+    for call in evidence.of("DeregisterAgent"):
         if call.ok is not None:
-            for agent in call.ok.agents:
-                known[agent.revision, agent.name] = (lambda only, agent=agent: matches(only, agent)), call.ok  # type: ignore[misc]
+            known[call.ok.revision, call.invoke.about[0]] = operator.not_, call.ok
     return known
 
 
@@ -149,7 +155,7 @@ def _told_to_others(evidence: Evidence, watch: Watch) -> _Known:
     for revision, changes in evidence.log.get(watch.begun.parent, {}).items():
         for name, (change, message) in changes.items():
             if message.watch != watch.begun.watch:
-                known[revision, name] = (lambda only, change=change: _is_wanted(only, change)), message  # type: ignore[misc]
+                known[revision, name] = functools.partial(_is_wanted, change=change), message
     return known
 
 

@@ -27,7 +27,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     UncordonAgentRequest,
     UpdateAgentRequest,
 )
-from holdfast.registry.v1.lease_service_pb2 import GrantLeaseRequest, RevokeLeaseRequest
+from holdfast.registry.v1.lease_service_pb2 import GetLeaseRequest, GrantLeaseRequest, RevokeLeaseRequest
 from support.history import TAG
 from support.recorder import Connection
 
@@ -99,6 +99,7 @@ class Workload:
             self._revoke: 1,
             self._read: 3,
             self._list: 1,
+            self._read_lease: 2,
             self._repeat: 4,
         }
         if bulk:
@@ -242,6 +243,11 @@ class Workload:
 
     async def _list(self, rng: random.Random, connection: Connection, process: str) -> None:
         await self._send(rng, connection, process, "ListAgents", ListAgentsRequest(parent=PARENT, page_size=20))
+
+    async def _read_lease(self, rng: random.Random, connection: Connection, process: str) -> None:
+        """Of a lease that may have been kept, let go or revoked meanwhile, or of one from before a crash."""
+        if leases := [*self._shared, *self._kept]:
+            await self._send(rng, connection, process, "GetLease", GetLeaseRequest(name=rng.choice(leases)))
 
     # What is known.
 

@@ -309,6 +309,31 @@ def told_to_all(story: Story, *, bad: bool) -> None:
     story.told(watch, 6, added(born(6, "b")))
 
 
+def told_of_the_deregistered(story: Story, *, bad: bool) -> None:
+    watch = story.watch()
+    story.told(watch, 5, added(born(5)))
+    story.gone(6, born(5))
+    if not bad:
+        story.told(watch, 6, AgentChange("DELETED", born(5), born(5)))
+    story.progress(watch, 7)
+
+
+def told_of_rulings(story: Story, *, bad: bool) -> None:
+    watch, cordoned = story.watch(6), agent(6, admin_state="CORDONED")
+    story.ok("CordonAgent", cordoned)
+    if not bad:
+        story.told(watch, 6, changed(agent(5), cordoned))
+    story.progress(watch, 7)
+
+
+def told_of_what_is_read(story: Story, *, bad: bool) -> None:
+    watch = story.watch(6, only=RED)
+    story.ends(story.begins("GetAgent", red(6)), 7, red(6))
+    if not bad:
+        story.told(watch, 6, changed(red(5), red(6)))
+    story.progress(watch, 7)
+
+
 def told_as_to_others(story: Story, *, bad: bool) -> None:
     one, other = story.watch(), story.watch()
     story.told(one, 5, added(born(5)))
@@ -448,6 +473,37 @@ def all_at_once_after_a_snapshot(story: Story, *, bad: bool) -> None:
     story.told(watch, 9, *([expired(a, 9)] if bad else [expired(a, 9), expired(b, 9)]))
 
 
+def nothing_shown_after_its_end(story: Story, *, bad: bool) -> None:
+    story.told(story.watch(9), 9, expired(agent(5), 9))
+    story.shows(9 if bad else 8, LeaseSeen(LEASE, 10, 1))
+
+
+def nobody_shown_after_its_end(story: Story, *, bad: bool) -> None:
+    story.ends(story.begins("RevokeLease", lease=LEASE), 9)
+    story.ends(story.begins("GetAgent", agent(5)), 9, agent(9, liveness="LIVE" if bad else "EXPIRED"))
+
+
+def granted_and_kept(story: Story, *, bad: bool) -> None:
+    story.grant(5)
+    story.events += [ServerMark(story.now_s, "s", "killed"), ServerMark(story.now_s + 1, "s", "serving")]
+    story.wait(0 if bad else 10)
+    story.keep(reason="LEASE_NOT_FOUND")
+
+
+def granted_and_there(story: Story, *, bad: bool) -> None:
+    story.grant(5)
+    if not bad:
+        story.fails("RevokeLease", is_definite=False, lease=LEASE)
+    story.fails("GetLease", reason="LEASE_NOT_FOUND", lease=LEASE)
+
+
+def granted_to_a_registration_and_there(story: Story, *, bad: bool) -> None:
+    story.ok("RegisterAgent", born(5), ttls_s=(10.0,))
+    if not bad:
+        story.fails("DeregisterAgent", born(5), is_definite=False)
+    story.fails("GetLease", reason="LEASE_NOT_FOUND", lease=LEASE)
+
+
 def kept_and_there(story: Story, *, bad: bool) -> None:
     story.keep()
     story.wait(0 if bad else 10)
@@ -558,6 +614,9 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("W6", resumed),
     ("W6", never_the_future),
     ("W7", told_to_all),
+    ("W7", told_of_the_deregistered),
+    ("W7", told_of_rulings),
+    ("W7", told_of_what_is_read),
     ("W7", told_as_to_others),
     ("W7", unbroken),
     ("W7", told_to_the_end),
@@ -579,6 +638,11 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("L3", all_at_once),
     ("L3", all_at_once_after_a_resume),
     ("L3", all_at_once_after_a_snapshot),
+    ("L3", nothing_shown_after_its_end),
+    ("L3", nobody_shown_after_its_end),
+    ("L4", granted_and_kept),
+    ("L4", granted_and_there),
+    ("L4", granted_to_a_registration_and_there),
     ("L4", kept_and_there),
     ("L4", not_kept_after_its_end),
     ("L4", not_kept_after_it_expired),
