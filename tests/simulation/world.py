@@ -15,6 +15,7 @@ from simulation.network import Network
 from simulation.node import CALL, Clocks, Node
 from simulation.stalls import kept_through_stalls
 from simulation.trouble import Trouble
+from support import quiet
 from support.checkers import check
 from support.evidence import Evidence, Limits, Violation
 from support.history import Event, History, to_jsonl
@@ -41,6 +42,9 @@ WATCHES = ("", "", 'labels.team = "red"')
 """Filters of the watchers."""
 
 ALL = "liveness = LIVE OR liveness = EXPIRED"
+QUIET_AFTER_S = 10.0
+"""By then, once all is healed and nobody keeps leases, the last has ended: they have 5 s at most."""
+
 FINISH_S_MAX = 60.0
 """Longest time for watchers to learn the rest at the end."""
 
@@ -97,6 +101,7 @@ class World:
         self.history = History(clock)
         self._drift = self._rng.choice([DRIFT, DRIFT_MAX]) if self._plot == FAILOVERS else DRIFT
         wall_rate = self._rng.choice([1.0, 1.0, 400.0])
+        self._is_quiet_in_the_end = not self._is_shared and wall_rate == 1.0  # no beats, and no hour that is soon over
         retain = self._rng.choice([20, 60, 10_000])
         names = ("n1", "n2") if self._is_shared else ("n1",)
         nodes = [Node(name, self._fork(), self._clocks(wall_rate), self.history, retain) for name in names]
@@ -184,3 +189,6 @@ class World:
             if asyncio.get_running_loop().time() > deadline_s:
                 raise AssertionError(f"a watch is not told what happened up to {response.revision}")
             await asyncio.sleep(0.2)
+        if self._is_quiet_in_the_end:
+            await asyncio.sleep(QUIET_AFTER_S)
+            await quiet.rest(self.history, self._network.call, PARENT)

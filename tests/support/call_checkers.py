@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from support.evidence import AGENT_WRITES, READS, Call, Evidence, Violation, parent_of
-from support.history import ADMIN_OPS, AgentSeen, Failed, FinalState, Ok
+from support.evidence import AGENT_WRITES, READS, Call, Evidence, Violation, first, parent_of
+from support.history import ADMIN_OPS, QUIET, AgentSeen, Failed, FinalState, Ok
 
 _WRITES = (*AGENT_WRITES, "DeregisterAgent", "GrantLease", "RevokeLease")
 """Calls that take a revision of their own whenever they succeed for the first time."""
@@ -24,7 +24,8 @@ _FORGETFUL = (
 
 
 def revisions_are_dense(evidence: Evidence) -> Iterator[Violation]:
-    """S1: each write has a revision of its own, greater than all that were known before it began."""
+    """S1: each write has a revision of its own, greater than all known before it began, and nothing else takes one."""
+    yield from _quiet_is_counted(evidence)
     by_revision: dict[int, list[Call]] = defaultdict(list)
     for call in _first_answers(evidence):
         assert call.ok is not None
@@ -33,6 +34,32 @@ def revisions_are_dense(evidence: Evidence) -> Iterator[Violation]:
         if len(calls) > 1:
             events = tuple(event for call in calls for event in call.events)
             yield Violation("S1", f"{len(calls)} writes share revision {revision}", events)
+
+
+def _quiet_is_counted(evidence: Evidence) -> Iterator[Violation]:
+    """Where nothing else goes on, from one read to the next come as many revisions as writes are answered with."""
+    quiet_s = first(mark.at_s for mark in evidence.marks if mark.what == QUIET)
+    read: Call | None = None
+    between: list[Call] = []
+    for call in evidence.calls.values():
+        if call.invoke.at_s < quiet_s:
+            continue
+        if call.invoke.op not in READS:
+            between.append(call)
+        elif call.ok is not None:
+            if read is not None and read.ok is not None and all(map(_is_decided, between)):
+                before = read.ok.revision
+                written = {each.ok.revision for each in between if each.ok is not None and each.ok.revision > before}
+                if call.ok.revision != before + len(written):
+                    events = tuple(event for each in (read, *between, call) for event in each.events)
+                    text = f"{len(written)} writes led from {before} to {call.ok.revision}, and nothing else went on"
+                    yield Violation("S1", text, events)
+            read, between = call, []
+
+
+def _is_decided(call: Call) -> bool:
+    """Whether it is known what a call did."""
+    return call.ok is not None or not call.may_have_happened
 
 
 def _first_answers(evidence: Evidence) -> Iterator[Call]:

@@ -16,6 +16,7 @@ from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import RegisterAgentRequest
 from holdfast.registry.v1.lease_service_pb2 import ListLeasesRequest
 from support import history as histories
+from support import quiet
 from support.checkers import check, report
 from support.evidence import Limits, Violation
 from support.history import TAG, History, Ok
@@ -118,6 +119,7 @@ class CrashRun:
                 watching = [asyncio.create_task(each.follow(connection)) for each in self._watchers]
                 await self._come_to_rest(connection, watching)
                 await connection.list_everyone("reader", PARENT)
+                await quiet.rest(self.history, connection.call, PARENT)
                 for task in watching:
                     task.cancel()
                 await asyncio.gather(*watching, return_exceptions=True)

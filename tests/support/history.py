@@ -22,6 +22,9 @@ from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, Lease, 
 TAG = "op"
 """Label that says which write an agent's content is from."""
 
+QUIET = "quiet"
+"""Mark after which nothing changes but by the calls that follow."""
+
 TTL_S_DEFAULT = 30.0
 """What the API promises a registration that asks for no TTL and joins no lease."""
 
@@ -186,7 +189,7 @@ class WatchEnded:
 
 @dataclass(frozen=True, slots=True)
 class ServerMark:
-    """Something happened to a server: `serving`, `stopped`, `killed`, `paused`, `resumed` or `takeover`."""
+    """Something happened to a server: `serving`, `stopped`, `killed`, `paused`, `resumed` or `takeover`; or `QUIET`."""
 
     at_s: float
     process: str

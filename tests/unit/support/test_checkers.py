@@ -8,6 +8,7 @@ import pytest
 from support.checkers import INVARIANTS, check, report
 from support.evidence import Limits
 from support.history import (
+    QUIET,
     AgentChange,
     AgentSeen,
     Event,
@@ -148,6 +149,28 @@ def revisions_of_their_own(story: Story, *, bad: bool) -> None:
 def revisions_that_grow(story: Story, *, bad: bool) -> None:
     story.ok("UpdateAgent", agent(5))
     story.ok("UpdateAgent", agent(4 if bad else 6, "b"))
+
+
+def one_revision_for_a_write(story: Story, *, bad: bool) -> None:
+    story.events.append(ServerMark(story.now_s, "c", QUIET))
+    story.ends(story.begins("ListAgents"), 5)
+    story.ok("UpdateAgent", agent(7 if bad else 6))
+    story.ends(story.begins("ListAgents"), 7 if bad else 6)
+
+
+def no_revision_for_a_refusal(story: Story, *, bad: bool) -> None:
+    story.events.append(ServerMark(story.now_s, "c", QUIET))
+    story.ends(story.begins("ListAgents"), 5)
+    story.fails("UpdateAgent", agent(5), is_definite=bad)
+    story.ends(story.begins("ListAgents"), 6)
+
+
+def no_revision_for_a_repeated_request(story: Story, *, bad: bool) -> None:
+    story.grant(5, request_id="r")
+    story.events.append(ServerMark(story.now_s, "c", QUIET))
+    story.ends(story.begins("ListAgents"), 5)
+    story.grant(5, request_id="r")
+    story.ends(story.begins("ListAgents"), 6 if bad else 5)
 
 
 def written_and_there(story: Story, *, bad: bool) -> None:
@@ -592,6 +615,9 @@ def one_content_for_an_id(story: Story, *, bad: bool) -> None:
 STORIES: list[tuple[str, Callable[..., None]]] = [
     ("S1", revisions_of_their_own),
     ("S1", revisions_that_grow),
+    ("S1", one_revision_for_a_write),
+    ("S1", no_revision_for_a_refusal),
+    ("S1", no_revision_for_a_repeated_request),
     ("S2", written_and_there),
     ("S2", written_and_not_gone),
     ("S2", deregistered_and_gone),
