@@ -34,8 +34,10 @@ WATCHED_ZONE = "a"
 """Label `zone` of the agents that one of the watchers asks for."""
 
 LIMITS = Limits(grace_s=5.0, retain_revisions=20_000)
-"""What is judged by: leases end a second late at most on a machine of their own, and these share theirs. Servers
-keep as many revisions as they do by default, more than a run has."""
+"""What is judged by. Leases end a second late at most on a machine of their own; here clients, servers and other tests
+share few cores, a server that is not run for a while holds leases back, and that it serves is noted once it has been
+for a moment. Servers keep as many revisions as they do by default, more than a run has.
+"""
 
 _TESTS = str(Path(__file__).parents[1])
 """Where servers with planted bugs are found."""

@@ -17,15 +17,14 @@ REPLACERS = ("DeregisterAgent", *REGISTRATIONS)
 
 def never_early(evidence: Evidence) -> Iterator[Violation]:
     """L1: no lease expires before its last acknowledged keepalive, or its grant, and its TTL have passed."""
-    starts = _acknowledged_starts(evidence)
+    proofs = _proofs(evidence)
     for lease, (at_s, event) in _expired(evidence).items():
         if _asked_to_end_s(evidence, lease) <= at_s:
             continue
-        for sent_s, ttl_s, start in starts.get(lease, []):
-            if at_s < sent_s + ttl_s * (1 - evidence.limits.clock_error):
-                text = f"{lease} expired {at_s - sent_s:.3f} s after it was kept for {ttl_s:g} s"
-                yield Violation("L1", text, (*start, event))
-                break
+        broken = (proof for proof in proofs.get(lease, ()) if at_s < proof.until_s)
+        for proof in itertools.islice(broken, 1):
+            text = f"{lease} expired {proof.until_s - at_s:.3f} s before its TTL had passed"
+            yield Violation("L1", text, (*proof.events, event))
 
 
 def _expired(evidence: Evidence) -> dict[str, tuple[float, WatchMessage]]:
@@ -37,21 +36,6 @@ def _expired(evidence: Evidence) -> dict[str, tuple[float, WatchMessage]]:
                 lease = change.agent.lease
                 if change.agent.liveness == "EXPIRED" and (lease not in found or message.at_s < found[lease][0]):
                     found[lease] = message.at_s, message
-    return found
-
-
-def _acknowledged_starts(evidence: Evidence) -> dict[str, list[tuple[float, float, tuple[Event, ...]]]]:
-    """From when on a lease surely had its TTL, that TTL, and who says so; the earliest that can be."""
-    found: dict[str, list[tuple[float, float, tuple[Event, ...]]]] = defaultdict(list)
-    for lease, keeps in evidence.keeps.items():
-        for keep in keeps:
-            if keep.is_kept and keep.answer is not None:
-                found[lease].append((keep.sent.at_s, keep.answer.ttl_s, (keep.sent, keep.answer)))
-    granted: set[str] = set()
-    for lease, call, ttl_s in _grants(evidence):
-        if lease not in granted:  # a repeated request grants nothing
-            granted.add(lease)
-            found[lease].append((evidence.begun_s(call), ttl_s, call.events))
     return found
 
 
