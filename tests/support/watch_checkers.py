@@ -53,13 +53,16 @@ def only_what_the_filter_says(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _is_told_right(only: str, change: AgentChange) -> bool:
-    """Whether an event says what it is to a filter: who ceases to match is DELETED, who begins to is ADDED."""
+    """Whether an event says what it is to a filter: who ceases to match is DELETED, who begins to is ADDED.
+
+    Where another incarnation took the place of one that matched, the one that went is told, and no previous.
+    """
     before = change.previous
     matched = before is not None and matches(only, before)
     if change.type == "ADDED":
         return before is None and matches(only, change.agent)
     if change.type == "DELETED":
-        return matched
+        return matched if before is not None else bool(only) and matches(only, change.agent)
     return matched and matches(only, change.agent)
 
 
