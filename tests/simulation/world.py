@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest
+from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest, ListAgentsResponse
 from holdfast.replicas import PROOF_S, TAKEOVER_S
 from simulation import loop
 from simulation.clients import PARENT, Client, Keeper, Known, Watcher
@@ -176,11 +176,21 @@ class World:
             violations += kept_through_stalls(Evidence(self.history.events, self.limits))
         return violations
 
+    async def _final_state(self) -> ListAgentsResponse:
+        """What the last node says; one that dies meanwhile, since its view cannot go on, is asked again."""
+        request = ListAgentsRequest(parent=PARENT, filter=ALL, page_size=1000)
+        while True:
+            await self._cluster.all_serve()
+            node = self._cluster.nodes[-1]
+            asking = node.spawn(node.handler("ListAgents")(request, CALL))
+            await asyncio.wait([asking])
+            if not asking.cancelled():
+                response: ListAgentsResponse = asking.result()
+                return response
+
     async def _finish(self, watchers: list[Watcher]) -> None:
         await asyncio.sleep(28.0 if self._plot == FAILOVERS else self._rng.choice([0.0, 3.0, 20.0]))
-        await self._cluster.all_serve()
-        node = self._cluster.nodes[-1]
-        response = await node.handler("ListAgents")(ListAgentsRequest(parent=PARENT, filter=ALL, page_size=1000), CALL)
+        response = await self._final_state()
         self.history.final_state("final", PARENT, response.revision, response.agents)
         deadline_s = asyncio.get_running_loop().time() + FINISH_S_MAX
         for watcher in watchers:
