@@ -10,6 +10,9 @@ REQUEST_PREFIX = "request:"
 ADMIN_PREFIX = "admin:"
 REPLICA_PREFIX = "replica:"
 SECRET_PREFIX = "secret:"  # noqa: S105 - says what a record is
+DECISION_PREFIX = "decision:"
+DECISION_STATE_PREFIX = "decision-state:"
+VOTE_PREFIX = "vote:"
 
 
 def agent_name(parent: str, agent_id: str) -> str:
@@ -55,3 +58,23 @@ def lease_key(name: str) -> str:
 def request_key(parent: str, method: str, request_id: str) -> str:
     """Store key of the answer to a request: ids are told apart by namespace and method."""
     return f"{REQUEST_PREFIX}{parent}/{method}/{request_id}"
+
+
+def decision_name(parent: str, decision_id: str) -> str:
+    """Name of a decision of the namespace `parent` (`namespaces/{namespace}`)."""
+    return f"{parent}/decisions/{decision_id}"
+
+
+def decision_key(name: str) -> str:
+    """Store key of what a decision is about."""
+    return DECISION_PREFIX + name
+
+
+def decision_state_key(name: str) -> str:
+    """Store key of where a decision stands."""
+    return DECISION_STATE_PREFIX + name
+
+
+def vote_key(decision: str, agent: str) -> str:
+    """Store key of an agent's vote on a decision; both are of one namespace."""
+    return f"{VOTE_PREFIX}{decision}/{agent.rsplit('/', 1)[1]}"

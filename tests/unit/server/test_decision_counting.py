@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.coordination.v1 import decision_service_pb2 as pb
-from holdfast.core import voting
-from holdfast.core.voting import Ballot, Rules
+from holdfast.core.decisions import counting
+from holdfast.core.decisions.counting import Ballot, Rules
 
 PAGE = Path(__file__).parents[3] / "docs" / "decisions.md"
 LINE = re.compile(r"^\| (?P<case>[^|]+) \| (?P<how>[A-Z]+ [^|]+) \|(?P<rest>.*)\|$")
@@ -38,7 +38,7 @@ def rules_of(how: str, options: str, electors: str) -> tuple[Rules, pb.DecisionF
     weights = {name: Fraction(weight or "1") for name, _, weight in (each.partition("*") for each in electors.split())}
     if method != "WEIGHTED":
         weights = dict.fromkeys(weights, Fraction(1))
-    part = voting.exact(float(number))
+    part = counting.exact(float(number))
     may_change = ["may", "change"] in others
     return Rules(METHODS[method], options.split(), weights, part, part, may_change), fallback
 
@@ -48,18 +48,18 @@ def ballots_of(votes: str) -> dict[str, Ballot]:
     for each in votes.split():
         elector, _, choice = each.partition(":")
         option, _, confidence = choice.partition("@")
-        found[elector] = Ballot(option, voting.exact(float(confidence or "1")))
+        found[elector] = Ballot(option, counting.exact(float(confidence or "1")))
     return found
 
 
 @pytest.mark.parametrize(("how", "options", "electors", "votes", "ended", "result"), list(cases()))
 def test_case(how: str, options: str, electors: str, votes: str, ended: str, result: str) -> None:
     rules, fallback = rules_of(how, options, electors)
-    counted = voting.count(rules, ballots_of(votes))
-    if not ended and not voting.is_settled(rules, counted):
+    counted = counting.count(rules, ballots_of(votes))
+    if not ended and not counting.is_settled(rules, counted):
         assert result == "open"
         return
-    found = voting.end(rules, counted, fallback)
+    found = counting.end(rules, counted, fallback)
     told = found.option or pb.DecisionState.Name(found.state).removeprefix("DECISION_STATE_")
     assert told + (" by fallback" if found.by_fallback else "") == result
     assert bool(found.why) == (result == "FAILED")
@@ -92,7 +92,7 @@ def test_shares_add_up_to_what_was_cast_and_participation_to_who_voted(
     election: tuple[Rules, dict[str, Ballot]],
 ) -> None:
     rules, ballots = election
-    counted = voting.count(rules, ballots)
+    counted = counting.count(rules, ballots)
     assert sum(each.votes for each in counted.standings) == len(ballots) == counted.voted
     assert sum(each.share for each in counted.standings) <= 1
     assert counted.participation == Fraction(len(ballots), len(rules.weights))
@@ -104,9 +104,9 @@ def test_no_vote_that_may_still_come_changes_what_is_settled(
 ) -> None:
     """QUORUM and EMERGENT close early only when it is certain; the others close at the first to get there."""
     rules, ballots = election
-    counted = voting.count(rules, ballots)
-    won = voting.winner(rules, counted)
-    if won is None or not voting.is_settled(rules, counted) or rules.may_change:
+    counted = counting.count(rules, ballots)
+    won = counting.winner(rules, counted)
+    if won is None or not counting.is_settled(rules, counted) or rules.may_change:
         return
     if rules.method in (pb.DECISION_METHOD_CONSENSUS, pb.DECISION_METHOD_WEIGHTED):
         return
@@ -114,7 +114,7 @@ def test_no_vote_that_may_still_come_changes_what_is_settled(
         elector: Ballot(data.draw(st.sampled_from(list(rules.options))), Fraction(data.draw(st.integers(0, 10)), 10))
         for elector in rules.weights.keys() - ballots.keys()
     }
-    after = voting.winner(rules, voting.count(rules, ballots | late))
+    after = counting.winner(rules, counting.count(rules, ballots | late))
     assert after is not None
     assert after.option == won.option
 
@@ -124,4 +124,4 @@ def test_the_order_of_votes_makes_no_difference(election: tuple[Rules, dict[str,
     rules, ballots = election
     shuffled = list(ballots.items())
     rng.shuffle(shuffled)
-    assert voting.count(rules, ballots) == voting.count(rules, dict(shuffled))
+    assert counting.count(rules, ballots) == counting.count(rules, dict(shuffled))

@@ -1,0 +1,1 @@
+"""Decisions: opened, voted on, ended exactly once."""
