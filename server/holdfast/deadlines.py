@@ -1,0 +1,97 @@
+"""Deadlines of work in progress, counted on a monotonic clock.
+
+A deadline is given as a time of day. It is read against the wall clock once, when this replica learns of it; from then
+on only a clock that does not jump counts, so that setting the time ends nothing early. What happens when one passes is
+decided against the store, so that replicas may all keep the same deadlines and only one acts.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable
+
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from holdfast.errors import HoldfastError
+
+TICK_S = 0.25
+"""Longest sleep between looks at the clock."""
+
+AT_ONCE = 64
+"""Most that pass together; the others follow at the next look."""
+
+RETRY_S = 0.5
+"""Pause before what the store refused is tried again."""
+
+log = structlog.get_logger()
+
+
+class Deadlines:
+    """Keeps one deadline for each name. `run` acts on those that pass; tests and simulations call `look`.
+
+    Args:
+        clock: A monotonic clock, in seconds.
+        wall_clock: Unix time, in seconds.
+        act: What is done about a name whose deadline has passed. It must bear being called twice.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], wall_clock: Callable[[], float], act: Callable[[str], Awaitable[object]]
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._act = act
+        self._due_s: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def set(self, name: str, deadline: Timestamp) -> None:
+        """Counts towards a deadline, in the place of the one before."""
+        left_s = max(0.0, deadline.ToMilliseconds() / 1000 - self._wall_clock())
+        self._due_s[name] = self._clock() + left_s
+        heapq.heappush(self._heap, (self._due_s[name], name))
+
+    def clear(self, name: str) -> None:
+        """Forgets a deadline, if there is one."""
+        self._due_s.pop(name, None)
+
+    def is_past(self, name: str) -> bool:
+        """Whether the deadline of a name has passed; False without one."""
+        due_s = self._due_s.get(name)
+        return due_s is not None and self._clock() >= due_s
+
+    async def run(self) -> None:
+        """Acts on deadlines as they pass, until cancelled."""
+        while True:  # noqa: ASYNC110 - what it waits for is time itself
+            await asyncio.sleep(await self.look())
+
+    async def look(self) -> float:
+        """Acts on the deadlines that have passed. Returns how long to wait before the next look, in seconds."""
+        due = self._pop_due()
+        outcomes = await asyncio.gather(*map(self._try, due))
+        if not all(outcomes):
+            return RETRY_S
+        next_s = self._heap[0][0] - self._clock() if self._heap else TICK_S
+        return min(max(next_s, 0.005), TICK_S)
+
+    def _pop_due(self) -> list[str]:
+        now_s = self._clock()
+        due: dict[str, None] = {}
+        while self._heap and self._heap[0][0] <= now_s and len(due) < AT_ONCE:
+            due_s, name = heapq.heappop(self._heap)
+            if self._due_s.get(name) == due_s:  # neither moved nor cleared since
+                due[name] = None
+        return list(due)
+
+    async def _try(self, name: str) -> bool:
+        """Whether it was done; what was not is due again."""
+        due_s = self._due_s[name]
+        try:
+            await self._act(name)
+        except HoldfastError as error:
+            log.warning("deadline_not_acted_on", name=name, reason=error.reason.name, message=error.message)
+            if self._due_s.get(name) == due_s:
+                heapq.heappush(self._heap, (due_s, name))
+            return False
+        if self._due_s.get(name) == due_s:
+            del self._due_s[name]
+        return True
