@@ -10,7 +10,10 @@ from google.protobuf.message import DecodeError
 
 from holdfast import names
 from holdfast.answers import Answers
+from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of
+from holdfast.decisions import PREFIXES as DECISION_PREFIXES
+from holdfast.decisions import DeadlineListener, Decisions
 from holdfast.history import Event, History
 from holdfast.indexes import Indexes, Names, Population
 from holdfast.registry.v1.agent_pb2 import (
@@ -59,10 +62,11 @@ class View:
         drain_asked: Set when a name is added to `to_drain`; whoever drains clears it.
         replicas: Revision of the last beat by replica, in a store that several share.
         answers: To requests with a request_id.
+        decisions: All there are.
         growing: Bytes that are on their way into the agents of leases; kept right by whoever writes them.
     """
 
-    def __init__(self, listener: LeaseListener) -> None:
+    def __init__(self, listener: LeaseListener, deadlines: DeadlineListener) -> None:
         self.revision = 0
         self.turns = Turns()
         self.history = History(self.turns)
@@ -73,6 +77,7 @@ class View:
         self._agents: dict[str, AgentEntry] = {}
         self._leases: dict[str, LeaseEntry] = {}
         self.answers = Answers()
+        self.decisions = Decisions(deadlines)
         self._admin: dict[str, AdminEntry] = {}
         self._secrets: dict[str, KeyValue] = {}
         self._indexes = Indexes()
@@ -105,7 +110,7 @@ class View:
     def mod_revision(self, key: str) -> int:
         """The revision that last wrote a record that decisions rest on; 0 without one."""
         prefix, _, name = key.partition(":")
-        entry: AgentEntry | LeaseEntry | AdminEntry | RequestEntry | KeyValue | None = None
+        entry: AgentEntry | LeaseEntry | AdminEntry | RequestEntry | DecisionEntry | KeyValue | None = None
         match prefix + ":":
             case names.AGENT_PREFIX:
                 entry = self._agents.get(name)
@@ -119,7 +124,13 @@ class View:
                 entry = self._secrets.get(name)
             case names.REPLICA_PREFIX:
                 return self.replicas.get(name, 0)
+            case names.DECISION_STATE_PREFIX:
+                entry = self.decisions.get(name)
         return entry.mod_revision if entry is not None else 0
+
+    def decision(self, name: str) -> DecisionEntry | None:
+        """The decision of this name."""
+        return self.decisions.get(name)
 
     def admin(self, name: str) -> AdminEntry | None:
         """What an operator decided about the agent of this name, whether it is there or not."""
@@ -309,6 +320,8 @@ class View:
                 self.replicas[name] = put.mod_revision
             case names.SECRET_PREFIX:
                 self._secrets[name] = put
+            case kind if kind in DECISION_PREFIXES:
+                self.decisions.put(kind, name, put)
             case _:
                 raise StoreFileError(
                     f"the store holds {put.key!r}, which this version does not know. Use the one that wrote it."
@@ -370,6 +383,8 @@ class View:
             self.to_drain.pop(name, None)
         elif prefix + ":" == names.REPLICA_PREFIX:
             self.replicas.pop(name, None)
+        elif prefix + ":" in DECISION_PREFIXES:
+            self.decisions.delete(prefix + ":", name)
         else:
             self.answers.remove(key)
 

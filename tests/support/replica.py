@@ -34,6 +34,7 @@ from holdfast.registry.v1.lease_service_pb2 import (
 )
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
+from holdfast.service.decisions import DecisionHandlers
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.registry import Registry
 from holdfast.store.interface import Store
@@ -68,10 +69,12 @@ class Replica:
     clock: Clock
     agents: AgentRegistry = field(init=False)
     leases: LeaseHandlers = field(init=False)
+    decisions: DecisionHandlers = field(init=False)
 
     def __post_init__(self) -> None:
         self.agents = AgentRegistry(self.registry, progress_every_s=0.05, watchers_max=2)
         self.leases = LeaseHandlers(self.registry)
+        self.decisions = DecisionHandlers(self.registry)
 
     async def register(self, agent_id: str, ttl_s: float | None = None, **fields: object) -> Agent:
         request = RegisterAgentRequest(**{"parent": PARENT, "agent_id": agent_id, **fields})
@@ -139,6 +142,7 @@ class Replica:
         while self.clock.now_s < end_s:
             self.clock.now_s = min(end_s, self.clock.now_s + 0.2)
             self.registry.keeper.look()
+            await self.registry.deadlines.look()
             await self.settle()
 
     async def settle(self) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from holdfast.core.state import LeaseEntry
 from holdfast.service.registry import Registry
 from holdfast.view import View
@@ -16,16 +18,22 @@ class _Deaf:
     def lease_ended(self, name: str) -> None:
         """Nor lets them go."""
 
+    def set(self, name: str, deadline: Timestamp) -> None:
+        """Nobody waits for deadlines."""
+
+    def clear(self, name: str) -> None:
+        """Nor calls them off."""
+
 
 async def assert_view_is_what_the_store_says(registry: Registry) -> None:
     """The live view equals one built from the records of now, and one that replayed the history; so do all indexes."""
     store = registry.store
     await registry.view.reached(await store.current_revision())
     shown = contents(registry.view)
-    at_once = View(_Deaf())
+    at_once = View(_Deaf(), _Deaf())
     at_once._build(*await store.range(""))
     assert shown == contents(at_once)
-    replayed = View(_Deaf())
+    replayed = View(_Deaf(), _Deaf())
     running = asyncio.ensure_future(replayed.run(store))
     await replayed.is_ready.wait()
     running.cancel()
@@ -44,6 +52,8 @@ def contents(view: View) -> dict[str, Any]:
         "answers": view.answers,
         "answers_bytes": view.answers.size_bytes,
         "admin": view._admin,
+        "decisions": {name: view.decision(name) for name in view.decisions._states},
+        "decisions_votes": view.decisions._votes,
         "to_drain": set(view.to_drain),
         "ended": set(view._ended),
         "standing": view.leases_standing,

@@ -17,10 +17,10 @@ from holdfast.errors import DOMAIN, Reason
 from holdfast.service.transport import Gate, Transport
 from holdfast.serving.health import Health
 from holdfast.serving.metrics import Metrics
-from holdfast.serving.server import HEALTH_SERVICE, LEASE_SERVICE, REGISTRY_SERVICE
+from holdfast.serving.server import DECISION_SERVICE, HEALTH_SERVICE, LEASE_SERVICE, REGISTRY_SERVICE
 from support.replica import Replica
 
-METHODS: list[MethodDescriptor] = [*REGISTRY_SERVICE.methods, *LEASE_SERVICE.methods]
+METHODS: list[MethodDescriptor] = [*REGISTRY_SERVICE.methods, *LEASE_SERVICE.methods, *DECISION_SERVICE.methods]
 
 DETAIL_OF: dict[grpc.StatusCode, type[Message]] = {
     grpc.StatusCode.INVALID_ARGUMENT: details_pb2.BadRequest,
@@ -119,6 +119,7 @@ class Surface:
         self._services = [
             transport.service(REGISTRY_SERVICE, here.agents),
             transport.service(LEASE_SERVICE, here.leases),
+            transport.service(DECISION_SERVICE, here.decisions),
             transport.service(HEALTH_SERVICE, Health([]), gated=False),
         ]
 

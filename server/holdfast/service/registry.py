@@ -11,7 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import failpoints
 from holdfast.core import keys, leases
-from holdfast.core.state import Plan, Reader
+from holdfast.core.decisions import deciding
+from holdfast.core.state import Plan
+from holdfast.deadlines import Deadlines
 from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
@@ -56,7 +58,8 @@ class Registry:
         self._new_key = new_key
         self.replica = new_id()
         self.keeper = self._shared_keeper() if store.is_shared else LeaseKeeper(clock, self._expire)
-        self.view = View(self.keeper)
+        self.deadlines = Deadlines(clock, wall_clock, self._end_voting)
+        self.view = View(self.keeper, self.deadlines)
         self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
         self.watchers = 0
         self._writer = Writer(store, self.view, self.replica)
@@ -88,7 +91,7 @@ class Registry:
         self.keeper.restart_clocks()
         await self.keeper.run()
 
-    async def execute(self, decide: Callable[[Reader], Plan[A]]) -> A:
+    async def execute(self, decide: Callable[[View], Plan[A]]) -> A:
         """Decides on the view, and writes under the condition that the decision still holds; anew when it does not.
 
         Those who would change one resource at once do so one after the other.
@@ -101,10 +104,10 @@ class Registry:
         """
         return await self._writer.execute(decide)
 
-    async def take(self, decide: Callable[[Reader], Plan[A]]) -> A:
+    async def take(self, decide: Callable[[View], Plan[A]]) -> A:
         """As `execute`, for what gives someone a fence: there a crash is most dangerous, so tests make one there."""
 
-        def taking(reader: Reader) -> Plan[A]:
+        def taking(reader: View) -> Plan[A]:
             plan = decide(reader)
             failpoints.hit(Failpoint.BEFORE_FENCE)
             return plan
@@ -148,6 +151,10 @@ class Registry:
         for first in range(0, len(moving), TAKEN_AT_ONCE):
             some = moving[first : first + TAKEN_AT_ONCE]
             await self.execute(lambda reader, some=some: leases.move(reader, some, self.replica))  # type: ignore[misc]
+
+    async def _end_voting(self, name: str) -> None:
+        """Does what the passing of a decision's deadline does."""
+        await self.execute(lambda reader: deciding.expire(reader, name, self.now()))
 
     def _still(self, due: Sequence[str]) -> Sequence[str]:
         return [name for name in due if self.keeper.is_ending(name)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from holdfast.core import leases
-from holdfast.core.state import Plan, Reader
+from holdfast.core.state import Plan
 from holdfast.errors import HoldfastError, Reason
 from holdfast.service.queues import Queues
 from holdfast.store.interface import Committed, Conflict, Store, Txn
@@ -44,7 +44,7 @@ class Writer:
         self._queues = Queues()
         self._growing: set[asyncio.Task[Committed | Conflict]] = set()
 
-    async def execute(self, decide: Callable[[Reader], Plan[A]]) -> A:
+    async def execute(self, decide: Callable[[View], Plan[A]]) -> A:
         """See `Registry.execute`."""
         try:
             return await self._attempt(decide)
@@ -56,7 +56,7 @@ class Writer:
         for task in self._growing:
             task.cancel()
 
-    async def _in_turn(self, decide: Callable[[Reader], Plan[A]], name: str) -> A:
+    async def _in_turn(self, decide: Callable[[View], Plan[A]], name: str) -> A:
         attempts = 1
         while attempts < ATTEMPTS_MAX:
             async with self._queues.turn(name):
@@ -73,7 +73,7 @@ class Writer:
             f"others changed the same records {ATTEMPTS_MAX} times in a row; try again after a random delay.",
         )
 
-    async def _attempt(self, decide: Callable[[Reader], Plan[A]], *, has_turn: bool = False) -> A:
+    async def _attempt(self, decide: Callable[[View], Plan[A]], *, has_turn: bool = False) -> A:
         plan, seen = await self._decided(decide)
         if plan.txn.is_empty:
             return plan.answer(seen)
@@ -86,7 +86,7 @@ class Writer:
             raise _AnewError(self._contended(plan.txn))
         return plan.answer(outcome.revision)
 
-    async def _decided(self, decide: Callable[[Reader], Plan[A]]) -> tuple[Plan[A], int]:
+    async def _decided(self, decide: Callable[[View], Plan[A]]) -> tuple[Plan[A], int]:
         """A decision and the revision it was made on. A refusal counts if that is as new as the call."""
         seen = self._view.revision
         try:

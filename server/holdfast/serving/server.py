@@ -21,8 +21,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast import __version__
 from holdfast.cli import InputError
+from holdfast.coordination.v1 import decision_service_pb2
 from holdfast.registry.v1 import agent_registry_service_pb2, lease_service_pb2
 from holdfast.service.agents import AgentRegistry
+from holdfast.service.decisions import DecisionHandlers
 from holdfast.service.drainer import Drainer
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
@@ -61,9 +63,11 @@ further ones back.
 
 REGISTRY_SERVICE = agent_registry_service_pb2.DESCRIPTOR.services_by_name["AgentRegistryService"]
 LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
+DECISION_SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"]
 HEALTH_SERVICE: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 REFLECTION_SERVICE: ServiceDescriptor = cast("Any", reflection_pb2.DESCRIPTOR).services_by_name["ServerReflection"]
-SERVICES = [each.full_name for each in (REGISTRY_SERVICE, LEASE_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)]
+OURS = (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE)
+SERVICES = [each.full_name for each in (*OURS, HEALTH_SERVICE, REFLECTION_SERVICE)]
 
 GRPC_OPTIONS = [
     # gRPC's own 1 000 and 3 000 would end the rest of a burst with CANCELLED, which looks like the caller's doing.
@@ -113,7 +117,7 @@ class Server:
         self._gate = Gate()
         self._store = _new_store(config.store, self._metrics)
         self._registry = Registry(self._store)
-        self._health = Health([REGISTRY_SERVICE.full_name, LEASE_SERVICE.full_name])
+        self._health = Health([each.full_name for each in OURS])
         self._started_s = time.monotonic()
         self._phase = "starting"
         self._metrics.observe_registry(self._registry)
@@ -150,6 +154,7 @@ class Server:
         handlers = (
             transport.service(REGISTRY_SERVICE, AgentRegistry(self._registry)),
             transport.service(LEASE_SERVICE, LeaseHandlers(self._registry)),
+            transport.service(DECISION_SERVICE, DecisionHandlers(self._registry)),
             transport.service(HEALTH_SERVICE, self._health, gated=False),
             transport.service(REFLECTION_SERVICE, Reflection(SERVICES), gated=False),
         )
@@ -187,6 +192,7 @@ class Server:
             following,
             _task(self._registry.start_keeping(), "lease keeper"),
             _task(janitor.run(), "janitor"),
+            _task(self._registry.deadlines.run(), "deadlines"),
             _task(Drainer(self._registry).run(), "drainer"),
             _task(self._store.broken(), "store"),
             _task(self._probe_store(), "store probe"),

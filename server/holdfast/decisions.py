@@ -1,0 +1,95 @@
+"""Decisions as this replica sees them, put together from what the store holds of each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from holdfast import names
+from holdfast.coordination.v1.decision_service_pb2 import (
+    DECISION_STATE_AWAITING_FALLBACK,
+    DECISION_STATE_OPEN,
+    Vote,
+)
+from holdfast.core.decisions.entry import DecisionEntry
+from holdfast.indexes import Names
+from holdfast.storage.v1.decisions_pb2 import DecisionRecord, DecisionStateRecord, VoteRecord
+from holdfast.store.interface import KeyValue
+
+PREFIXES = (names.DECISION_PREFIX, names.DECISION_STATE_PREFIX, names.VOTE_PREFIX)
+"""Kinds of records that decisions consist of."""
+
+
+class DeadlineListener(Protocol):
+    """Learns of deadlines as the view does."""
+
+    def set(self, name: str, deadline: Timestamp) -> None:
+        """A decision has a deadline from now on, in the place of the one before."""
+        ...
+
+    def clear(self, name: str) -> None:
+        """It has none any more."""
+        ...
+
+
+class Decisions:
+    """All decisions at the view's revision."""
+
+    def __init__(self, listener: DeadlineListener) -> None:
+        self._listener = listener
+        self._records: dict[str, DecisionRecord] = {}
+        self._states: dict[str, tuple[DecisionStateRecord, int]] = {}
+        self._votes: dict[str, Mapping[str, Vote]] = {}
+        self._names = Names()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def get(self, name: str) -> DecisionEntry | None:
+        """The decision of this name; it stays as it is when others change."""
+        record, state = self._records.get(name), self._states.get(name)
+        if record is None or state is None:
+            return None
+        return DecisionEntry(record, *state, self._votes.get(name, {}))
+
+    def after(self, parent: str, name: str = "") -> Sequence[str]:
+        """Names of the decisions of a namespace, in order, from the first greater than `name`."""
+        return self._names.after(parent, name)
+
+    def put(self, prefix: str, name: str, put: KeyValue) -> None:
+        """Takes one record in."""
+        if prefix == names.DECISION_PREFIX:
+            if name not in self._records:
+                self._names.add(name)
+            self._records[name] = DecisionRecord.FromString(put.value)
+        elif prefix == names.DECISION_STATE_PREFIX:
+            self._states[name] = DecisionStateRecord.FromString(put.value), put.mod_revision
+        else:
+            decision, _, _ = name.rpartition("/")
+            vote = VoteRecord.FromString(put.value).vote
+            vote.revision = put.mod_revision
+            others = {agent: each for agent, each in self._votes.get(decision, {}).items() if agent != vote.agent}
+            self._votes[decision] = {**others, vote.agent: vote}
+            name = decision
+        self._tell(name)
+
+    def delete(self, prefix: str, name: str) -> None:
+        """Drops one record; the parts of a decision go together."""
+        if prefix == names.DECISION_PREFIX and self._records.pop(name, None) is not None:
+            self._names.remove(name)
+        elif prefix == names.DECISION_STATE_PREFIX:
+            self._states.pop(name, None)
+            self._votes.pop(name, None)
+            self._listener.clear(name)
+
+    def _tell(self, name: str) -> None:
+        """Says when something must happen to a decision if nobody does anything."""
+        entry = self.get(name)
+        if entry is None:
+            return
+        if entry.state.state == DECISION_STATE_OPEN:
+            self._listener.set(name, entry.record.decision.deadline)
+        elif entry.state.state == DECISION_STATE_AWAITING_FALLBACK:
+            self._listener.set(name, entry.state.fallback_deadline)
+        else:
+            self._listener.clear(name)

@@ -1,0 +1,125 @@
+"""DecisionService: open, vote, close; watching has yet to come."""
+
+from holdfast.coordination.v1.decision_service_pb2 import (
+    CancelDecisionRequest,
+    CancelDecisionResponse,
+    CastVoteRequest,
+    CastVoteResponse,
+    CloseDecisionRequest,
+    CloseDecisionResponse,
+    CreateDecisionRequest,
+    CreateDecisionResponse,
+    Decision,
+    GetDecisionRequest,
+    GetDecisionResponse,
+    ListDecisionsRequest,
+    ListDecisionsResponse,
+    ResolveDecisionRequest,
+    ResolveDecisionResponse,
+)
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
+from holdfast.core.decisions import deciding
+from holdfast.core.decisions.entry import find, shown
+from holdfast.core.decisions.opening import ELECTORS_MAX, Opening, create
+from holdfast.filtering import compile_filter
+from holdfast.registry.v1.agent_registry_service_pb2 import MatchAgentsRequest
+from holdfast.registry.v1.consistency_pb2 import Consistency
+from holdfast.service import paging
+from holdfast.service.context import CallContext
+from holdfast.service.matching import match
+from holdfast.service.registry import Registry
+
+LOOKED_AT_MAX = 200
+"""Most decisions looked at for one page: each is counted anew. With a filter a page may be short, and others follow."""
+
+
+class DecisionHandlers:
+    """Handlers of `holdfast.coordination.v1.DecisionService`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def create_decision(self, request: CreateDecisionRequest, context: CallContext) -> CreateDecisionResponse:
+        """CreateDecision."""
+        registry = self._registry
+        if not request.decision.correlation_id:
+            request.decision.correlation_id = context.correlation_id
+        matching: list[str] = []
+        if request.decision.HasField("elector_selector"):
+            matching = await self._matching(request.parent, request.decision.elector_selector)
+        opening = Opening(request, registry.now(), registry.new_id(), matching)
+        return await registry.execute(lambda reader: create(reader, opening))
+
+    async def _matching(self, parent: str, selector: AgentSelector) -> list[str]:
+        """Who matches now, by name; one more than may vote, if there are more."""
+        registry = self._registry
+        await registry.await_consistency(Consistency.CONSISTENCY_LINEARIZABLE)
+        asked = MatchAgentsRequest(
+            parent=parent,
+            all_of=selector.all_of,
+            any_of=selector.any_of,
+            tier_max=selector.tier_max,
+            labels=selector.labels,
+            page_size=ELECTORS_MAX + 1,
+        )
+        found = [each.agent.name for each in (await match(registry.view, asked)).matches]
+        return sorted(name for name in found if selector.agent in ("", name))
+
+    async def get_decision(self, request: GetDecisionRequest, _context: CallContext) -> GetDecisionResponse:
+        """GetDecision."""
+        await self._registry.await_consistency(request.consistency)
+        view = self._registry.view
+        return GetDecisionResponse(decision=shown(find(view, request.name)), revision=view.revision)
+
+    async def list_decisions(self, request: ListDecisionsRequest, _context: CallContext) -> ListDecisionsResponse:
+        """ListDecisions, of one revision, which is why few are looked at for one page."""
+        only = compile_filter(request.filter, Decision.DESCRIPTOR)
+        tokens = paging.Tokens(f"ListDecisions {request.parent} {request.filter}", self._registry.page_key)
+        after = await tokens.last(request.page_token)
+        await self._registry.await_consistency(request.consistency)
+        view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
+        names = view.decisions.after(request.parent, after)
+        page, last, size_bytes = list[Decision](), "", 0
+        for looked_at, last in enumerate(names, start=1):
+            each = shown(find(view, last))
+            if only.matches(each):
+                page.append(each)
+                size_bytes += each.ByteSize()
+            if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX or looked_at >= LOOKED_AT_MAX:
+                break
+        token = await tokens.after(last) if names and last != names[-1] else ""
+        return ListDecisionsResponse(decisions=page, next_page_token=token, revision=view.revision)
+
+    async def cast_vote(self, request: CastVoteRequest, _context: CallContext) -> CastVoteResponse:
+        """CastVote."""
+        registry = self._registry
+        decision = await registry.execute(
+            lambda reader: deciding.vote(
+                reader, request, registry.now(), is_over=registry.deadlines.is_past(request.decision)
+            )
+        )
+        return CastVoteResponse(decision=decision)
+
+    async def close_decision(self, request: CloseDecisionRequest, _context: CallContext) -> CloseDecisionResponse:
+        """CloseDecision."""
+        registry = self._registry
+        decision = await registry.execute(lambda reader: deciding.close(reader, request.name, registry.now()))
+        return CloseDecisionResponse(decision=decision)
+
+    async def cancel_decision(self, request: CancelDecisionRequest, _context: CallContext) -> CancelDecisionResponse:
+        """CancelDecision."""
+        registry = self._registry
+        decision = await registry.execute(
+            lambda reader: deciding.cancel(reader, request.name, request.reason, registry.now())
+        )
+        return CancelDecisionResponse(decision=decision)
+
+    async def resolve_decision(self, request: ResolveDecisionRequest, _context: CallContext) -> ResolveDecisionResponse:
+        """ResolveDecision."""
+        registry = self._registry
+        decision = await registry.execute(
+            lambda reader: deciding.resolve(
+                reader, request, registry.now(), is_over=registry.deadlines.is_past(request.name)
+            )
+        )
+        return ResolveDecisionResponse(decision=decision)

@@ -1,0 +1,333 @@
+"""Decisions through the handlers: an electorate that is frozen, votes that count once, and exactly one end."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from holdfast import validation
+from holdfast.coordination.v1 import decision_service_pb2 as pb
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
+from holdfast.errors import HoldfastError, Reason
+from holdfast.registry.v1.agent_pb2 import Agent, Capability
+from holdfast.store.memory import MemoryStore
+from support.replica import CALL, PARENT, Clock, Replica, replica
+from support.same_view import assert_view_is_what_the_store_says
+
+
+def agent(name: str) -> str:
+    return f"{PARENT}/agents/{name}"
+
+
+def electors(names: str) -> list[pb.Elector]:
+    return [pb.Elector(agent=agent(name)) for name in names.split()]
+
+
+async def opened(here: Replica, names: str = "a b c d", **fields: Any) -> pb.Decision:
+    usual: dict[str, Any] = {
+        "question": "ship it?",
+        "options": [pb.DecisionOption(id="yes"), pb.DecisionOption(id="no")],
+        "method": pb.DECISION_METHOD_CONSENSUS,
+        "electors": electors(names),
+    }
+    request_id = fields.pop("request_id", "")
+    request = pb.CreateDecisionRequest(
+        parent=PARENT, decision=pb.Decision(**{**usual, **fields}), request_id=request_id
+    )
+    validation.check(request)
+    return (await here.decisions.create_decision(request, CALL)).decision
+
+
+async def vote(here: Replica, decision: pb.Decision, name: str, option: str = "yes", **fields: Any) -> pb.Decision:
+    request = pb.CastVoteRequest(decision=decision.name, agent=agent(name), option=option, **fields)
+    validation.check(request)
+    return (await here.decisions.cast_vote(request, CALL)).decision
+
+
+async def read(here: Replica, decision: pb.Decision) -> pb.Decision:
+    return (await here.decisions.get_decision(pb.GetDecisionRequest(name=decision.name), CALL)).decision
+
+
+@contextlib.asynccontextmanager
+async def refused(
+    reason: Reason, here: Replica, decision: pb.Decision | None = None
+) -> AsyncIterator[pytest.ExceptionInfo[HoldfastError]]:
+    """The block is refused for a reason, and leaves the record as it was."""
+    before = await read(here, decision) if decision is not None else None
+    revision = here.registry.store.revision
+    with pytest.raises(HoldfastError) as caught:
+        yield caught
+    assert caught.value.reason is reason, caught.value
+    assert here.registry.store.revision == revision
+    if decision is not None:
+        assert await read(here, decision) == before
+
+
+async def test_the_vote_that_settles_it_closes_it_in_its_own_revision() -> None:
+    async with replica() as here:
+        decision = await opened(here)
+        for name in "ab":
+            decision = await vote(here, decision, name)
+            assert decision.state == pb.DECISION_STATE_OPEN
+        revision = here.registry.store.revision
+        decision = await vote(here, decision, "c")
+        assert here.registry.store.revision == revision + 1 == decision.revision
+        assert decision.state == pb.DECISION_STATE_DECIDED
+        assert decision.outcome == pb.DecisionOutcome(option="yes", margin=0.75, participation=0.75)
+        assert [(each.option, each.votes, each.share) for each in decision.tally] == [("yes", 3, 0.75), ("no", 0, 0)]
+        assert await read(here, decision) == decision
+        await assert_view_is_what_the_store_says(here.registry)
+
+
+async def test_consensus_is_of_the_electorate_and_not_of_the_votes_cast() -> None:
+    """The original framework's defect: two votes for and none against were unanimous."""
+    async with replica() as here:
+        decision = await opened(here, "a b c d", threshold=0.75)
+        await vote(here, decision, "a")
+        await vote(here, decision, "b")
+        closed = await here.decisions.close_decision(pb.CloseDecisionRequest(name=decision.name), CALL)
+        assert closed.decision.state == pb.DECISION_STATE_FAILED
+        assert closed.decision.failure == "'yes' leads with a share of 0.5, below 0.75"
+
+
+async def test_ids_of_decisions_opened_in_one_second_differ() -> None:
+    """The original framework made them of whole seconds."""
+    async with replica() as here:
+        names = {(await opened(here)).name for _ in range(50)}
+        assert len(names) == 50
+
+
+async def test_a_repeated_request_opens_one_decision() -> None:
+    async with replica() as here:
+        first = await opened(here, request_id="r1")
+        assert await opened(here, request_id="r1") == first
+        async with refused(Reason.REQUEST_ID_REUSED, here):
+            await opened(here, request_id="r1", question="another?")
+
+
+async def test_votes_at_the_same_moment_settle_it_once() -> None:
+    """D1: each is counted after the one before, so the third closes it and the others find it closed."""
+    async with replica() as here:
+        decision = await opened(here, "a b c d")
+        outcomes = await asyncio.gather(*(vote(here, decision, name) for name in "abcd"), return_exceptions=True)
+        late = [each for each in outcomes if isinstance(each, BaseException)]
+        assert [each.reason for each in late if isinstance(each, HoldfastError)] == [Reason.DECISION_CLOSED]
+        last = await read(here, decision)
+        assert (last.state, len(last.votes)) == (pb.DECISION_STATE_DECIDED, 3)
+
+
+async def test_who_is_no_elector_does_not_vote() -> None:
+    async with replica() as here:
+        await here.register("stranger")
+        decision = await opened(here)
+        async with refused(Reason.NOT_ELECTOR, here, decision):
+            await vote(here, decision, "stranger")
+
+
+async def test_a_second_vote_is_refused_unless_votes_may_change() -> None:
+    async with replica() as here:
+        fixed, free = await opened(here), await opened(here, allow_vote_change=True)
+        for decision in (fixed, free):
+            await vote(here, decision, "a")
+        async with refused(Reason.ALREADY_VOTED, here, fixed):
+            await vote(here, fixed, "a", "no")
+        changed = await vote(here, free, "a", "no")
+        assert [(each.option, each.votes) for each in changed.tally] == [("yes", 0), ("no", 1)]
+        assert len(changed.votes) == 1
+
+
+async def test_an_option_that_is_not_offered_cannot_be_voted_for() -> None:
+    """The original framework's emergent method returned one."""
+    async with replica() as here:
+        decision = await opened(here, method=pb.DECISION_METHOD_EMERGENT)
+        async with refused(Reason.INVALID_FIELD, here, decision):
+            await vote(here, decision, "a", "perhaps")
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.1, math.nan, math.inf])
+async def test_confidence_is_from_0_to_1(confidence: float) -> None:
+    async with replica() as here:
+        decision = await opened(here)
+        async with refused(Reason.INVALID_FIELD, here, decision):
+            await vote(here, decision, "a", confidence=confidence)
+
+
+async def test_a_stale_fence_and_a_banned_agent_do_not_vote() -> None:
+    async with replica() as here:
+        present = await here.register("a")
+        decision = await opened(here)
+        async with refused(Reason.FENCE_STALE, here, decision):
+            await vote(here, decision, "a", fence=present.fence - 1)
+        async with refused(Reason.FENCE_STALE, here, decision):
+            await vote(here, decision, "b", fence=1)
+        await here.rule("ban", "a")
+        async with refused(Reason.AGENT_BANNED, here, decision):
+            await vote(here, decision, "a", fence=present.fence)
+
+
+async def test_no_vote_counts_once_the_deadline_has_passed() -> None:
+    """D3: neither before the end is written nor after."""
+    async with replica() as here:
+        decision = await opened(here, deadline=in_s(here, 10))
+        await vote(here, decision, "a")
+        here.clock.now_s += 10
+        async with refused(Reason.DECISION_CLOSED, here, decision):
+            await vote(here, decision, "b")
+        await here.pass_time(0.2)
+        last = await read(here, decision)
+        assert (last.state, len(last.votes)) == (pb.DECISION_STATE_FAILED, 1)
+        async with refused(Reason.DECISION_CLOSED, here, decision):
+            await vote(here, decision, "b")
+
+
+def in_s(here: Replica, seconds: float) -> Timestamp:
+    time = Timestamp()
+    time.FromMilliseconds(int((here.clock.now_s + seconds) * 1000))
+    return time
+
+
+async def test_a_deadline_that_passed_while_nobody_served_ends_voting_at_the_next_start() -> None:
+    store, clock = MemoryStore(), Clock()
+    async with replica(store, clock) as here:
+        decision = await opened(here, deadline=in_s(here, 10))
+        await vote(here, decision, "a")
+    clock.now_s += 100
+    async with replica(store, clock) as here:
+        async with refused(Reason.DECISION_CLOSED, here, decision):
+            await vote(here, decision, "b")
+        await here.pass_time(0.2)
+        assert (await read(here, decision)).state == pb.DECISION_STATE_FAILED
+
+
+async def test_the_fallback_fires_once() -> None:
+    """D6: whoever closes, and however often the deadline is looked at."""
+    async with replica() as here:
+        fallback = pb.DecisionFallback(kind=pb.DECISION_FALLBACK_KIND_STATUS_QUO, option="no")
+        decision = await opened(here, deadline=in_s(here, 10), fallback=fallback)
+        await vote(here, decision, "a")
+        await here.pass_time(10.2)
+        last = await read(here, decision)
+        assert last.outcome == pb.DecisionOutcome(option="no", margin=-0.25, participation=0.25, by_fallback=True)
+        await here.pass_time(30)
+        assert await read(here, decision) == last
+        async with refused(Reason.DECISION_CLOSED, here, decision):
+            await here.decisions.close_decision(pb.CloseDecisionRequest(name=decision.name), CALL)
+
+
+async def test_a_designated_agent_settles_it_or_it_fails_in_time() -> None:
+    async with replica() as here:
+        fallback = pb.DecisionFallback(
+            kind=pb.DECISION_FALLBACK_KIND_DESIGNATED_AGENT, agent=agent("boss"), timeout=Duration(seconds=20)
+        )
+        settled, forgotten = [await opened(here, deadline=in_s(here, 10), fallback=fallback) for _ in range(2)]
+        await here.pass_time(10.2)
+        assert (await read(here, settled)).state == pb.DECISION_STATE_AWAITING_FALLBACK
+        resolve = pb.ResolveDecisionRequest(name=settled.name, option="yes")
+        for other in ("", agent("a")):
+            resolve.agent = other
+            async with refused(Reason.NOT_OWNER, here, settled):
+                await here.decisions.resolve_decision(resolve, CALL)
+        resolve.agent = agent("boss")
+        resolved = (await here.decisions.resolve_decision(resolve, CALL)).decision
+        assert (resolved.state, resolved.outcome.option, resolved.outcome.by_fallback) == (
+            pb.DECISION_STATE_DECIDED,
+            "yes",
+            True,
+        )
+        await here.pass_time(20.4)
+        assert (await read(here, settled)).state == pb.DECISION_STATE_DECIDED
+        assert (await read(here, forgotten)).state == pb.DECISION_STATE_FAILED
+
+
+async def test_a_cancelled_decision_has_no_result() -> None:
+    async with replica() as here:
+        decision = await opened(here)
+        request = pb.CancelDecisionRequest(name=decision.name, reason="moot")
+        cancelled = (await here.decisions.cancel_decision(request, CALL)).decision
+        assert (cancelled.state, cancelled.failure) == (pb.DECISION_STATE_CANCELLED, "moot")
+        async with refused(Reason.DECISION_CLOSED, here, decision):
+            await vote(here, decision, "a")
+        async with refused(Reason.DECISION_CLOSED, here, decision):
+            await here.decisions.cancel_decision(request, CALL)
+
+
+async def test_the_electorate_is_who_matches_when_it_opens() -> None:
+    """D5: who comes later has no vote, and who goes still counts."""
+    async with replica() as here:
+        for name in "ab":
+            await here.register(name, agent=Agent(capabilities=[Capability(id="review")]))
+        await here.register("c")
+        decision = await opened(here, electors=[], elector_selector=AgentSelector(all_of=["review"]))
+        assert [elector.agent for elector in decision.electors] == [agent("a"), agent("b")]
+        await here.register("late", agent=Agent(capabilities=[Capability(id="review")]))
+        await here.deregister("b")
+        async with refused(Reason.NOT_ELECTOR, here, decision):
+            await vote(here, decision, "late")
+        assert (await vote(here, decision, "a")).tally[0].share == 0.5
+        async with refused(Reason.NO_ELIGIBLE_AGENT, here):
+            await opened(here, electors=[], elector_selector=AgentSelector(all_of=["nothing"]))
+
+
+async def test_weights_are_the_electors_own_or_their_priority() -> None:
+    async with replica() as here:
+        await here.register("a", agent=Agent(coordination_priority=90))
+        weights = [pb.Elector(agent=agent("a")), pb.Elector(agent=agent("b"), weight=10)]
+        decision = await opened(here, electors=weights, method=pb.DECISION_METHOD_WEIGHTED)
+        assert [elector.weight for elector in decision.electors] == [90, 10]
+        assert (await vote(here, decision, "a")).outcome.option == "yes"
+        async with refused(Reason.AGENT_NOT_FOUND, here):
+            await opened(here, electors=electors("unknown"), method=pb.DECISION_METHOD_WEIGHTED)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"electors": []}, "decision.electors"),
+        ({"electors": electors("a a")}, "decision.electors[1].agent"),
+        ({"electors": [pb.Elector(agent="namespaces/other/agents/a")]}, "decision.electors[0].agent"),
+        ({"threshold": 0.0}, "decision.threshold"),
+        ({"threshold": 1.01}, "decision.threshold"),
+        ({"threshold": -0.5}, "decision.threshold"),
+        ({"threshold": math.nan}, "decision.threshold"),
+        ({"quorum": 0.5}, "decision.quorum"),
+        ({"method": pb.DECISION_METHOD_QUORUM, "quorum": 0.0}, "decision.quorum"),
+        ({"method": pb.DECISION_METHOD_QUORUM, "threshold": 0.5}, "decision.threshold"),
+        ({"electors": [pb.Elector(agent=agent("a"), weight=-1)]}, "decision.electors[0].weight"),
+        ({"electors": [pb.Elector(agent=agent("a"), weight=math.nan)]}, "decision.electors[0].weight"),
+        ({"electors": [pb.Elector(agent=agent("a"), weight=math.inf)]}, "decision.electors[0].weight"),
+        ({"options": [pb.DecisionOption(id="x"), pb.DecisionOption(id="x")]}, "decision.options[1].id"),
+        ({"options": []}, "decision.options"),
+        ({"method": 0}, "decision.method"),
+        ({"deadline": Timestamp(seconds=1)}, "decision.deadline"),
+        ({"deadline": Timestamp(seconds=10**9)}, "decision.deadline"),
+        ({"fallback": pb.DecisionFallback(kind=pb.DECISION_FALLBACK_KIND_STATUS_QUO)}, "decision.fallback.option"),
+        ({"fallback": pb.DecisionFallback(kind=pb.DECISION_FALLBACK_KIND_DESIGNATED_AGENT)}, "decision.fallback.agent"),
+        ({"elector_selector": AgentSelector()}, "decision.elector_selector"),
+    ],
+)
+async def test_what_cannot_be_decided_is_refused_by_its_field(fields: dict[str, Any], field: str) -> None:
+    async with replica() as here:
+        async with refused(Reason.INVALID_FIELD, here) as caught:
+            await opened(here, **fields)
+        assert [violation.field for violation in caught.value.field_violations] == [field]
+
+
+async def test_pages_of_decisions_neither_repeat_nor_skip() -> None:
+    async with replica() as here:
+        names = sorted([(await opened(here)).name for _ in range(7)])
+        request, found = pb.ListDecisionsRequest(parent=PARENT, page_size=3), list[str]()
+        while True:
+            page = await here.decisions.list_decisions(request, CALL)
+            found += [each.name for each in page.decisions]
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                break
+        assert found == names
+        await vote(here, pb.Decision(name=names[2]), "a")
+        only = pb.ListDecisionsRequest(parent=PARENT, filter="state = OPEN AND tally.votes = 1")
+        assert [each.name for each in (await here.decisions.list_decisions(only, CALL)).decisions] == [names[2]]
