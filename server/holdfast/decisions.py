@@ -1,16 +1,12 @@
 """Decisions as this replica sees them, put together from what the store holds of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
-from holdfast.coordination.v1.decision_service_pb2 import (
-    DECISION_STATE_AWAITING_FALLBACK,
-    DECISION_STATE_OPEN,
-    Vote,
-)
+from holdfast.coordination.v1.decision_service_pb2 import DECISION_STATE_OPEN, Vote
 from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.indexes import Names
 from holdfast.storage.v1.decisions_pb2 import DecisionRecord, DecisionStateRecord, VoteRecord
@@ -33,17 +29,30 @@ class DeadlineListener(Protocol):
 
 
 class Decisions:
-    """All decisions at the view's revision."""
+    """All decisions at the view's revision.
+
+    Attributes:
+        ended_bytes: What the records of those that have ended take.
+    """
 
     def __init__(self, listener: DeadlineListener) -> None:
+        self.ended_bytes = 0
         self._listener = listener
         self._records: dict[str, DecisionRecord] = {}
         self._states: dict[str, tuple[DecisionStateRecord, int]] = {}
         self._votes: dict[str, Mapping[str, Vote]] = {}
+        self._ended: dict[str, int] = {}
         self._names = Names()
 
-    def __len__(self) -> int:
-        return len(self._states)
+    @property
+    def ended_count(self) -> int:
+        """How many have ended, and are remembered."""
+        return len(self._ended)
+
+    @property
+    def unsettled_count(self) -> int:
+        """How many have not ended."""
+        return len(self._states) - len(self._ended)
 
     def get(self, name: str) -> DecisionEntry | None:
         """The decision of this name; it stays as it is when others change."""
@@ -56,6 +65,10 @@ class Decisions:
         """Names of the decisions of a namespace, in order, from the first greater than `name`."""
         return self._names.after(parent, name)
 
+    def ended(self) -> Iterator[DecisionEntry]:
+        """Those that have ended, the first ended first."""
+        return (entry for name in list(self._ended) if (entry := self.get(name)) is not None)
+
     def put(self, prefix: str, name: str, put: KeyValue) -> None:
         """Takes one record in."""
         if prefix == names.DECISION_PREFIX:
@@ -65,13 +78,16 @@ class Decisions:
         elif prefix == names.DECISION_STATE_PREFIX:
             self._states[name] = DecisionStateRecord.FromString(put.value), put.mod_revision
         else:
-            decision, _, _ = name.rpartition("/")
-            vote = VoteRecord.FromString(put.value).vote
-            vote.revision = put.mod_revision
-            others = {agent: each for agent, each in self._votes.get(decision, {}).items() if agent != vote.agent}
-            self._votes[decision] = {**others, vote.agent: vote}
-            name = decision
-        self._tell(name)
+            name = self._put_vote(name, put)
+        self._note(name)
+
+    def _put_vote(self, name: str, put: KeyValue) -> str:
+        decision, _, _ = name.rpartition("/")
+        vote = VoteRecord.FromString(put.value).vote
+        vote.revision = put.mod_revision
+        others = {agent: each for agent, each in self._votes.get(decision, {}).items() if agent != vote.agent}
+        self._votes[decision] = {**others, vote.agent: vote}
+        return decision
 
     def delete(self, prefix: str, name: str) -> None:
         """Drops one record; the parts of a decision go together."""
@@ -80,16 +96,19 @@ class Decisions:
         elif prefix == names.DECISION_STATE_PREFIX:
             self._states.pop(name, None)
             self._votes.pop(name, None)
+            self.ended_bytes -= self._ended.pop(name, 0)
             self._listener.clear(name)
 
-    def _tell(self, name: str) -> None:
-        """Says when something must happen to a decision if nobody does anything."""
+    def _note(self, name: str) -> None:
+        """Says when something must happen to a decision if nobody does anything; remembers when it has ended."""
         entry = self.get(name)
         if entry is None:
             return
-        if entry.state.state == DECISION_STATE_OPEN:
-            self._listener.set(name, entry.record.decision.deadline)
-        elif entry.state.state == DECISION_STATE_AWAITING_FALLBACK:
-            self._listener.set(name, entry.state.fallback_deadline)
-        else:
+        if entry.has_ended:
             self._listener.clear(name)
+            self.ended_bytes += entry.size_bytes - self._ended.get(name, 0)
+            self._ended[name] = entry.size_bytes
+        elif entry.state.state == DECISION_STATE_OPEN:
+            self._listener.set(name, entry.record.decision.deadline)
+        else:
+            self._listener.set(name, entry.state.fallback_deadline)

@@ -132,6 +132,11 @@ class View:
         """The decision of this name."""
         return self.decisions.get(name)
 
+    @property
+    def unsettled_count(self) -> int:
+        """How many decisions have not ended."""
+        return self.decisions.unsettled_count
+
     def admin(self, name: str) -> AdminEntry | None:
         """What an operator decided about the agent of this name, whether it is there or not."""
         return self._admin.get(name)

@@ -9,6 +9,8 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.core import requests, retention
+from holdfast.core.decisions import forgetting
+from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError
 from holdfast.service.registry import Registry
@@ -77,6 +79,7 @@ class Janitor:
         now_s = self._registry.wall_clock()
         view, room = self._registry.view, FORGET_MAX
         room -= await self._commit(retention.forget_leases(view, self._old_leases(now_s)), room)
+        room -= await self._commit(forgetting.forget(self._old_decisions(now_s)), room)
         room -= await self._commit(retention.forget_keys(self._old_answers(now_s)), room)
         beyond = self._answers_beyond()
         count = await self._commit(retention.forget_keys(beyond), room)
@@ -105,6 +108,17 @@ class Janitor:
             count, agents = count - 1, agents - len(view.agents_of(lease.name))
             size_bytes -= view.agents_bytes(lease.name)
             yield lease
+
+    def _old_decisions(self, now_s: float) -> Iterator[DecisionEntry]:
+        """Decisions that ended long ago, or of which there are too many; the first ended first."""
+        decisions = self._registry.view.decisions
+        count, size_bytes = decisions.ended_count, decisions.ended_bytes
+        for entry in decisions.ended():
+            is_much = count > forgetting.ENDED_MAX or size_bytes > forgetting.ENDED_BYTES_MAX
+            if not is_much and _age_s(entry.state.close_time, now_s) < forgetting.ENDED_KEPT_S:
+                return
+            count, size_bytes = count - 1, size_bytes - entry.size_bytes
+            yield entry
 
     def _old_answers(self, now_s: float) -> list[str]:
         old = itertools.takewhile(

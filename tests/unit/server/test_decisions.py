@@ -13,8 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from holdfast import validation
 from holdfast.coordination.v1 import decision_service_pb2 as pb
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
+from holdfast.core.decisions import forgetting, opening
+from holdfast.core.decisions.forgetting import ENDED_KEPT_S
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
+from holdfast.service.janitor import Janitor
 from holdfast.store.memory import MemoryStore
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
@@ -331,3 +334,47 @@ async def test_pages_of_decisions_neither_repeat_nor_skip() -> None:
         await vote(here, pb.Decision(name=names[2]), "a")
         only = pb.ListDecisionsRequest(parent=PARENT, filter="state = OPEN AND tally.votes = 1")
         assert [each.name for each in (await here.decisions.list_decisions(only, CALL)).decisions] == [names[2]]
+
+
+async def test_decisions_that_ended_are_forgotten_after_a_day_with_all_their_records() -> None:
+    """D1: until then they keep their one result, over a restart, too."""
+    store, clock = MemoryStore(), Clock()
+    async with replica(store, clock) as here:
+        ended, unsettled = await opened(here, "a"), await opened(here, deadline=in_s(here, 20 * ENDED_KEPT_S))
+        await vote(here, ended, "a")
+        await vote(here, unsettled, "a")
+        clock.now_s += ENDED_KEPT_S - 1
+        await Janitor(here.registry).make_round()
+        assert (await read(here, ended)).outcome.option == "yes"
+    async with replica(store, clock) as here:
+        clock.now_s += 1
+        await Janitor(here.registry).make_round()
+        async with refused(Reason.DECISION_NOT_FOUND, here):
+            await read(here, ended)
+        assert (await read(here, unsettled)).state == pb.DECISION_STATE_OPEN
+        left = [found.key.partition(":")[0] for found in (await store.range(""))[1]]
+        assert sorted(left) == ["decision", "decision-state", "vote"]
+        await assert_view_is_what_the_store_says(here.registry)
+
+
+async def test_the_first_ended_are_forgotten_when_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "ENDED_MAX", 2)
+    async with replica() as here:
+        names = []
+        for _ in range(4):
+            decision = await opened(here, "a")
+            await vote(here, decision, "a")
+            names.append(decision.name)
+        await Janitor(here.registry).make_round()
+        kept = [entry.name for entry in here.registry.view.decisions.ended()]
+        assert kept == names[2:]
+
+
+async def test_no_decision_is_opened_when_too_many_have_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "UNSETTLED_MAX", 1)
+    async with replica() as here:
+        decision = await opened(here, "a")
+        async with refused(Reason.QUOTA_EXCEEDED, here):
+            await opened(here)
+        await vote(here, decision, "a")
+        await opened(here)

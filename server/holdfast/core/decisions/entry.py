@@ -7,9 +7,11 @@ from typing import Protocol
 
 from holdfast.coordination.v1.decision_service_pb2 import (
     DECISION_METHOD_WEIGHTED,
+    DECISION_STATE_AWAITING_FALLBACK,
     DECISION_STATE_CANCELLED,
     DECISION_STATE_DECIDED,
     DECISION_STATE_FAILED,
+    DECISION_STATE_OPEN,
     Decision,
     Vote,
 )
@@ -36,6 +38,16 @@ class DecisionEntry:
         return self.record.decision.name
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it has come to its end."""
+        return self.state.state not in (DECISION_STATE_OPEN, DECISION_STATE_AWAITING_FALLBACK)
+
+    @property
+    def size_bytes(self) -> int:
+        """What its records take, near enough."""
+        return self.record.ByteSize() + sum(vote.ByteSize() for vote in self.votes.values())
+
+    @property
     def rules(self) -> Rules:
         """How it is decided."""
         return rules_of(self.record.decision)
@@ -46,6 +58,11 @@ class Reader(AgentReader, Protocol):
 
     def decision(self, name: str) -> DecisionEntry | None:
         """The decision of this name."""
+        ...
+
+    @property
+    def unsettled_count(self) -> int:
+        """How many decisions have not ended."""
         ...
 
 

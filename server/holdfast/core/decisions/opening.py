@@ -21,6 +21,7 @@ from holdfast.coordination.v1.decision_service_pb2 import (
 )
 from holdfast.core.decisions import counting
 from holdfast.core.decisions.entry import DecisionEntry, Reader, dated, listed, shown
+from holdfast.core.decisions.forgetting import UNSETTLED_MAX
 from holdfast.core.requests import remember, replay
 from holdfast.core.state import Plan
 from holdfast.errors import HoldfastError, Reason, invalid_field
@@ -55,13 +56,14 @@ def create(reader: Reader, command: Opening) -> Plan[CreateDecisionResponse]:
 
     Raises:
         HoldfastError: INVALID_FIELD, REQUEST_ID_REUSED, AGENT_NOT_FOUND for an elector whose weight is unknown,
-            NO_ELIGIBLE_AGENT for a selector that nobody matches.
+            NO_ELIGIBLE_AGENT for a selector that nobody matches, QUOTA_EXCEEDED.
     """
     request = command.request
     key = names.request_key(request.parent, "CreateDecision", request.request_id)
     if request.request_id and (first := replay(reader, key, request, Decision)):
         opened, revision = first
         return Plan(Txn(), lambda _: CreateDecisionResponse(decision=dated(opened, revision)))
+    _check_room(reader)
     decision = _opened(reader, command)
     record = DecisionRecord(decision=decision)
     state = DecisionStateRecord(state=DECISION_STATE_OPEN, update_time=command.now)
@@ -76,6 +78,16 @@ def create(reader: Reader, command: Opening) -> Plan[CreateDecisionResponse]:
     answer = shown(entry)
     plan = Plan(txn, lambda revision: CreateDecisionResponse(decision=dated(answer, revision)))
     return remember(plan, key, request, answer, command.now) if request.request_id else plan
+
+
+def _check_room(reader: Reader) -> None:
+    if reader.unsettled_count >= UNSETTLED_MAX:
+        raise HoldfastError(
+            Reason.QUOTA_EXCEEDED,
+            f"{reader.unsettled_count} decisions have not ended, and this service holds at most {UNSETTLED_MAX}; close "
+            "or cancel some.",
+            subject="decisions",
+        )
 
 
 def _opened(reader: Reader, command: Opening) -> Decision:
