@@ -42,10 +42,14 @@ class Deadlines:
         self._wall_clock = wall_clock
         self._act = act
         self._due_s: dict[str, float] = {}
+        self._told: dict[str, int] = {}
         self._heap: list[tuple[float, str]] = []
 
     def set(self, name: str, deadline: Timestamp) -> None:
-        """Counts towards a deadline, in the place of the one before."""
+        """Counts towards a deadline, in the place of the one before; towards one that is known it just goes on."""
+        if name in self._due_s and self._told.get(name) == deadline.ToNanoseconds():
+            return
+        self._told[name] = deadline.ToNanoseconds()
         left_s = max(0.0, deadline.ToMilliseconds() / 1000 - self._wall_clock())
         self._due_s[name] = self._clock() + left_s
         heapq.heappush(self._heap, (self._due_s[name], name))
@@ -53,6 +57,7 @@ class Deadlines:
     def clear(self, name: str) -> None:
         """Forgets a deadline, if there is one."""
         self._due_s.pop(name, None)
+        self._told.pop(name, None)
 
     def is_past(self, name: str) -> bool:
         """Whether the deadline of a name has passed; False without one."""
@@ -93,5 +98,5 @@ class Deadlines:
                 heapq.heappush(self._heap, (due_s, name))
             return False
         if self._due_s.get(name) == due_s:
-            del self._due_s[name]
+            self.clear(name)
         return True

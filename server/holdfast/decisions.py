@@ -1,6 +1,6 @@
 """Decisions as this replica sees them, put together from what the store holds of each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -33,10 +33,12 @@ class Decisions:
 
     Attributes:
         ended_bytes: What the records of those that have ended take.
+        on_ended: Called with each that comes to its end.
     """
 
     def __init__(self, listener: DeadlineListener) -> None:
         self.ended_bytes = 0
+        self.on_ended: Callable[[DecisionEntry], None] = lambda _entry: None
         self._listener = listener
         self._records: dict[str, DecisionRecord] = {}
         self._states: dict[str, tuple[DecisionStateRecord, int]] = {}
@@ -106,8 +108,11 @@ class Decisions:
             return
         if entry.has_ended:
             self._listener.clear(name)
+            is_new = name not in self._ended
             self.ended_bytes += entry.size_bytes - self._ended.get(name, 0)
             self._ended[name] = entry.size_bytes
+            if is_new:
+                self.on_ended(entry)
         elif entry.state.state == DECISION_STATE_OPEN:
             self._listener.set(name, entry.record.decision.deadline)
         else:

@@ -23,6 +23,7 @@ from holdfast.registry.v1.agent_pb2 import AgentLiveness, AgentTier
 from holdfast.replicas import Replicas
 from holdfast.service.registry import Registry
 from holdfast.service.transport import CallObserver
+from holdfast.serving.decision_metrics import DecisionMetrics
 from holdfast.store.batching import BatchStats
 
 CALL_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10)
@@ -88,6 +89,7 @@ class Metrics:
             "repeated request may happen again.",
             registry=self.registry,
         )
+        self.decisions = DecisionMetrics(self.registry)
         self.ready = Gauge(
             "holdfast_ready", "1 while the server serves, 0 while it starts or drains.", registry=self.registry
         )

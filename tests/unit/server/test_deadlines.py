@@ -50,6 +50,7 @@ async def test_setting_the_time_of_day_moves_no_deadline_that_is_known() -> None
     deadlines, clock, wall, acts = kept()
     deadlines.set("a", at(1_000_010))
     wall.now_s += 3_600
+    deadlines.set("a", at(1_000_010))  # told again, as with each vote
     await deadlines.look()
     assert acts.names == []
     wall.now_s -= 7_200

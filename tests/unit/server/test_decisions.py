@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import CollectorRegistry
 
 from holdfast import validation
 from holdfast.coordination.v1 import decision_service_pb2 as pb
@@ -18,6 +19,7 @@ from holdfast.core.decisions.forgetting import ENDED_KEPT_S
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.service.janitor import Janitor
+from holdfast.serving.decision_metrics import DecisionMetrics
 from holdfast.store.memory import MemoryStore
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
@@ -378,3 +380,31 @@ async def test_no_decision_is_opened_when_too_many_have_not_ended(monkeypatch: p
             await opened(here)
         await vote(here, decision, "a")
         await opened(here)
+
+
+async def test_decisions_are_measured_once_each_as_they_end() -> None:
+    store, clock = MemoryStore(), Clock()
+    registry = CollectorRegistry()
+    metrics = DecisionMetrics(registry)
+    async with replica(store, clock) as here:
+        here.registry.view.decisions.on_ended = metrics.observe
+        decided = await opened(here, "a b")
+        fallback = pb.DecisionFallback(kind=pb.DECISION_FALLBACK_KIND_STATUS_QUO, option="no")
+        fallen = await opened(here, "a b", deadline=in_s(here, 10), fallback=fallback)
+        await vote(here, decided, "a")
+        clock.now_s += 3
+        await vote(here, decided, "b")
+        await vote(here, fallen, "a")
+        await here.pass_time(20)
+    labels = {"method": "consensus"}
+
+    def value(name: str, **more: str) -> float | None:
+        return registry.get_sample_value(name, {**labels, **more})
+
+    ended = "holdfast_decisions_ended_total"
+    assert value(ended, state="decided", by_fallback="false") == 1
+    assert value(ended, state="decided", by_fallback="true") == 1
+    assert value("holdfast_decision_seconds_count") == 2
+    assert value("holdfast_decision_seconds_sum") == pytest.approx(13, abs=0.5)
+    assert value("holdfast_decision_participation_sum") == 1.5
+    assert value("holdfast_decision_margin_sum") == 1

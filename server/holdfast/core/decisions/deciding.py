@@ -194,7 +194,7 @@ def _written(entry: DecisionEntry, state: DecisionStateRecord) -> Plan[Decision]
 def _rewritten(entry: DecisionEntry, state: DecisionStateRecord, *more: tuple[str, bytes]) -> Txn:
     """What moves a decision on, unless it has moved: every vote does, so none is counted beside another."""
     key = names.decision_state_key(entry.name)
-    return Txn(compares=((key, entry.mod_revision),), puts=((key, state.SerializeToString()), *more))
+    return Txn(compares=((key, entry.mod_revision),), puts=(*more, (key, state.SerializeToString())))
 
 
 def _closed(entry: DecisionEntry) -> HoldfastError:
