@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 import holdfast
+from holdfast.coordination.v1 import decision_service_pb2 as decisions_pb
 from holdfast.core.leases import AGENTS_BYTES_MAX
 from holdfast.errors import Reason
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
@@ -26,23 +27,18 @@ NAME = f"{PARENT}/agents/a"
 NOT_YET: frozenset[Reason] = frozenset(
     {
         Reason.ACTIVATION_NOT_FOUND,
-        Reason.DECISION_NOT_FOUND,
         Reason.HANDOFF_NOT_FOUND,
         Reason.LOCK_NOT_FOUND,
         Reason.ELECTION_NOT_FOUND,
         Reason.LOCK_HELD,
-        Reason.DECISION_CLOSED,
         Reason.ACTIVATION_CLOSED,
         Reason.HANDOFF_CLOSED,
-        Reason.ALREADY_VOTED,
-        Reason.NO_ELIGIBLE_AGENT,
         Reason.SLOTS_EXHAUSTED,
         Reason.RATE_LIMITED,
-        Reason.NOT_ELECTOR,
         Reason.BREAKER_OPEN,
     }
 )
-"""Reasons of what is not built: coordination, quotas of calls, breakers."""
+"""Reasons of what is not built: activations, handoffs, locks, elections, quotas of calls, breakers."""
 
 Scene = Callable[[Replica, Surface], Awaitable[Answer]]
 SCENES: dict[Reason, Scene] = {}
@@ -207,6 +203,51 @@ async def _(here: Replica, surface: Surface) -> Answer:
 
     here.registry.new_id = defect
     return await surface.ask("RegisterAgent", registration())
+
+
+def question(*electors: str) -> decisions_pb.CreateDecisionRequest:
+    asked = decisions_pb.Decision(
+        question="?", options=[decisions_pb.DecisionOption(id="yes")], method=decisions_pb.DECISION_METHOD_CONSENSUS
+    )
+    asked.electors.extend(decisions_pb.Elector(agent=f"{PARENT}/agents/{name}") for name in electors)
+    return decisions_pb.CreateDecisionRequest(parent=PARENT, decision=asked)
+
+
+async def voted(surface: Surface, *voters: str) -> Answer:
+    """The answer to the last of some votes of electors a and b."""
+    opened = await surface.ask("CreateDecision", question("a", "b"))
+    name = decisions_pb.CreateDecisionResponse.FromString(opened.responses[0]).decision.name
+    for voter in voters:
+        request = decisions_pb.CastVoteRequest(decision=name, agent=f"{PARENT}/agents/{voter}", option="yes")
+        answer = await surface.ask("CastVote", request)
+    return answer
+
+
+@scene(Reason.DECISION_NOT_FOUND)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    return await surface.ask("GetDecision", decisions_pb.GetDecisionRequest(name=f"{PARENT}/decisions/none"))
+
+
+@scene(Reason.DECISION_CLOSED)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    return await voted(surface, "a", "b", "a")
+
+
+@scene(Reason.ALREADY_VOTED)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    return await voted(surface, "a", "a")
+
+
+@scene(Reason.NOT_ELECTOR)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    return await voted(surface, "c")
+
+
+@scene(Reason.NO_ELIGIBLE_AGENT)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    request = question()
+    request.decision.elector_selector.all_of.append("nothing")
+    return await surface.ask("CreateDecision", request)
 
 
 @pytest.mark.parametrize("reason", SCENES, ids=lambda reason: reason.name)
