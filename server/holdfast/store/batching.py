@@ -26,11 +26,14 @@ QUEUE_BYTES_MAX = 64 << 20
 BATCH_BYTES_MAX = 16 << 20
 """Bytes after which a batch takes no more in, so that neither a write nor the engine's log is without bound."""
 
-GATHER_S_MAX = 0.002
-"""Longest wait for company before a write. Measured at 32 callers: batches of 14 instead of 2."""
+GATHER_S = 0.0005
+"""A wait for company; another follows as long as somebody came. Callers that were answered together come back one after
+the other, as fast as the server reads them. At 32 callers: batches of 25 instead of 3, and 30 % more calls for each CPU
+second, most of it saved where gRPC sends many answers at once.
+"""
 
-GATHER_S_PER_CALLER = 0.00015
-"""Wait per transaction of the batch before: about half the CPU a call costs, the pace at which company can arrive."""
+GATHER_S_MAX = 0.010
+"""Longest wait for company, however many still come."""
 
 HISTORY_PAGE = 1024
 """Revisions read back from the engine at a time."""
@@ -273,11 +276,15 @@ class BatchingStore(ABC):
             self._writer = None
 
     async def _gather(self) -> None:
-        """Waits for company, as long as the batch before had some: a lone caller never waits."""
-        if self._last_batch > 1:
-            await asyncio.sleep(min(GATHER_S_MAX, GATHER_S_PER_CALLER * self._last_batch))
-        else:
+        """Waits for company while it comes, if the batch before had some: a lone caller never waits."""
+        if self._last_batch == 1:
             await asyncio.sleep(0)
+            return
+        clock, there = asyncio.get_running_loop().time, 0
+        until_s = clock() + GATHER_S_MAX
+        while there < len(self._queue) and clock() < until_s:
+            there = len(self._queue)
+            await asyncio.sleep(GATHER_S)
 
     async def _write_batch(self) -> None:
         waiting = self._next_batch()

@@ -126,20 +126,50 @@ async def test_company_is_written_together_and_a_lone_caller_does_not_wait(tmp_p
     await store.close()
 
 
-async def test_the_wait_for_company_follows_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None for who comes alone, more the more came together before, never more than its bound."""
-    store, waits = MemoryStore(), list[float]()
-    real_sleep = asyncio.sleep
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a store waits for company, in seconds, at once over."""
+    recorded, real_sleep = list[float](), asyncio.sleep
 
-    async def recorded(delay_s: float) -> None:
-        waits.append(delay_s)
+    async def sleep(delay_s: float) -> None:
+        recorded.append(delay_s)
         await real_sleep(0)
 
-    monkeypatch.setattr("holdfast.store.batching.asyncio.sleep", recorded)
+    monkeypatch.setattr("holdfast.store.batching.asyncio.sleep", sleep)
+    return recorded
+
+
+async def test_who_comes_alone_does_not_wait_and_nobody_waits_for_those_who_do_not_come(waits: list[float]) -> None:
+    store = MemoryStore()
     for together in (1, 1, 4, 1, 1, 500, 2, 1, 1):
         await asyncio.gather(*(store.commit(put(f"k{n}")) for n in range(together)))
-    pace = batching.GATHER_S_PER_CALLER
-    assert waits == [0, 0, 0, 4 * pace, 0, 0, batching.GATHER_S_MAX, 2 * pace, 0]
+    wait = batching.GATHER_S
+    assert waits == [0, 0, 0, wait, 0, 0, wait, wait, 0]
+    await store.close()
+
+
+async def test_company_is_waited_for_while_it_comes_and_no_longer_than_the_bound(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = list[BatchStats]()
+    store = MemoryStore(batches.append)
+
+    async def come_one_after_the_other() -> None:
+        before = len(waits)
+        calls = [store.commit(put("first"))]
+        for number in range(5):
+            while len(waits) == before + number:
+                await asyncio.tasks.sleep(0)
+            calls.append(store.commit(put(f"k{number}")))
+        await asyncio.gather(*calls)
+
+    await asyncio.gather(*(store.commit(put(f"k{n}")) for n in range(2)))
+    await come_one_after_the_other()
+    assert [batch.size for batch in batches] == [2, 6]
+    monkeypatch.setattr(batching, "GATHER_S_MAX", 0.0)
+    before = len(waits)
+    await store.commit(put("first"))
+    assert len(waits) == before
     await store.close()
 
 
