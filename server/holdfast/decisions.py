@@ -9,11 +9,9 @@ from holdfast import names
 from holdfast.coordination.v1.decision_service_pb2 import DECISION_STATE_OPEN, Vote
 from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.indexes import Names
+from holdfast.parts import Kind, Part
 from holdfast.storage.v1.decisions_pb2 import DecisionRecord, DecisionStateRecord, VoteRecord
 from holdfast.store.interface import KeyValue
-
-PREFIXES = (names.DECISION_PREFIX, names.DECISION_STATE_PREFIX, names.VOTE_PREFIX)
-"""Kinds of records that decisions consist of."""
 
 
 class DeadlineListener(Protocol):
@@ -28,7 +26,7 @@ class DeadlineListener(Protocol):
         ...
 
 
-class Decisions:
+class Decisions(Part):
     """All decisions at the view's revision.
 
     Attributes:
@@ -71,35 +69,45 @@ class Decisions:
         """Those that have ended, the first ended first."""
         return (entry for name in list(self._ended) if (entry := self.get(name)) is not None)
 
-    def put(self, prefix: str, name: str, put: KeyValue) -> None:
-        """Takes one record in."""
-        if prefix == names.DECISION_PREFIX:
-            if name not in self._records:
-                self._names.add(name)
-            self._records[name] = DecisionRecord.FromString(put.value)
-        elif prefix == names.DECISION_STATE_PREFIX:
-            self._states[name] = DecisionStateRecord.FromString(put.value), put.mod_revision
-        else:
-            name = self._put_vote(name, put)
+    def kinds(self) -> Mapping[str, Kind]:
+        """The records that decisions consist of; every change writes the state."""
+        return {
+            names.DECISION_PREFIX: Kind(self._put_record, self._delete_record),
+            names.DECISION_STATE_PREFIX: Kind(self._put_state, self._delete_state, self._state_revision),
+            names.VOTE_PREFIX: Kind(self._put_vote, _delete_vote),
+        }
+
+    def _put_record(self, name: str, put: KeyValue) -> None:
+        if name not in self._records:
+            self._names.add(name)
+        self._records[name] = DecisionRecord.FromString(put.value)
         self._note(name)
 
-    def _put_vote(self, name: str, put: KeyValue) -> str:
+    def _put_state(self, name: str, put: KeyValue) -> None:
+        self._states[name] = DecisionStateRecord.FromString(put.value), put.mod_revision
+        self._note(name)
+
+    def _put_vote(self, name: str, put: KeyValue) -> None:
         decision, _, _ = name.rpartition("/")
         vote = VoteRecord.FromString(put.value).vote
         vote.revision = put.mod_revision
         others = {agent: each for agent, each in self._votes.get(decision, {}).items() if agent != vote.agent}
         self._votes[decision] = {**others, vote.agent: vote}
-        return decision
+        self._note(decision)
 
-    def delete(self, prefix: str, name: str) -> None:
-        """Drops one record; the parts of a decision go together."""
-        if prefix == names.DECISION_PREFIX and self._records.pop(name, None) is not None:
+    def _state_revision(self, name: str) -> int:
+        _, mod_revision = self._states.get(name, (None, 0))
+        return mod_revision
+
+    def _delete_record(self, name: str, _revision: int) -> None:
+        if self._records.pop(name, None) is not None:
             self._names.remove(name)
-        elif prefix == names.DECISION_STATE_PREFIX:
-            self._states.pop(name, None)
-            self._votes.pop(name, None)
-            self.ended_bytes -= self._ended.pop(name, 0)
-            self._listener.clear(name)
+
+    def _delete_state(self, name: str, _revision: int) -> None:
+        self._states.pop(name, None)
+        self._votes.pop(name, None)
+        self.ended_bytes -= self._ended.pop(name, 0)
+        self._listener.clear(name)
 
     def _note(self, name: str) -> None:
         """Says when something must happen to a decision if nobody does anything; remembers when it has ended."""
@@ -117,3 +125,7 @@ class Decisions:
             self._listener.set(name, entry.record.decision.deadline)
         else:
             self._listener.set(name, entry.state.fallback_deadline)
+
+
+def _delete_vote(_name: str, _revision: int) -> None:
+    """Votes go with the state, which is deleted at the same revision."""

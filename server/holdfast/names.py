@@ -30,6 +30,11 @@ def parent_of(name: str) -> str:
     return name.rsplit("/", 2)[0]
 
 
+def collection_of(name: str) -> str:
+    """Collection (`agents`, `leases` …) of a resource name."""
+    return name.rsplit("/", 2)[1]
+
+
 def agent_key(name: str) -> str:
     """Store key of an agent's record."""
     return AGENT_PREFIX + name

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -12,10 +12,10 @@ from holdfast import names
 from holdfast.answers import Answers
 from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of
-from holdfast.decisions import PREFIXES as DECISION_PREFIXES
 from holdfast.decisions import DeadlineListener, Decisions
 from holdfast.history import Event, History
 from holdfast.indexes import Indexes, Names, Population
+from holdfast.parts import Kind, Part
 from holdfast.registry.v1.agent_pb2 import (
     ADMIN_STATE_DRAINING,
     Agent,
@@ -88,6 +88,22 @@ class View:
         self._standing = 0
         self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._events: list[Event] = []
+        self._parts: tuple[Part, ...] = (self.decisions,)
+        self._kinds = self._own_kinds()
+        for part in self._parts:
+            self._kinds |= part.kinds()
+
+    def _own_kinds(self) -> dict[str, Kind]:
+        """What is done with each kind of record that is not a part's."""
+        return {
+            names.LEASE_PREFIX: Kind(self._put_lease_record, self._delete_lease, _revision_in(self._leases)),
+            names.ADMIN_PREFIX: Kind(self._put_admin, self._delete_admin, _revision_in(self._admin)),
+            names.AGENT_PREFIX: Kind(self._put_agent, self._delete_agent, _revision_in(self._agents)),
+            names.REQUEST_PREFIX: Kind(self._put_answer, self._delete_answer, self._answer_revision),
+            names.REPLICA_PREFIX: Kind(self._put_replica, self._delete_replica, self._replica_revision),
+            names.SECRET_PREFIX: Kind(self._put_secret, self._delete_secret, _revision_in(self._secrets)),
+        }
 
     # Reading.
 
@@ -110,23 +126,8 @@ class View:
     def mod_revision(self, key: str) -> int:
         """The revision that last wrote a record that decisions rest on; 0 without one."""
         prefix, _, name = key.partition(":")
-        entry: AgentEntry | LeaseEntry | AdminEntry | RequestEntry | DecisionEntry | KeyValue | None = None
-        match prefix + ":":
-            case names.AGENT_PREFIX:
-                entry = self._agents.get(name)
-            case names.LEASE_PREFIX:
-                entry = self._leases.get(name)
-            case names.ADMIN_PREFIX:
-                entry = self._admin.get(name)
-            case names.REQUEST_PREFIX:
-                entry = self.answers.get(key)
-            case names.SECRET_PREFIX:
-                entry = self._secrets.get(name)
-            case names.REPLICA_PREFIX:
-                return self.replicas.get(name, 0)
-            case names.DECISION_STATE_PREFIX:
-                entry = self.decisions.get(name)
-        return entry.mod_revision if entry is not None else 0
+        kind = self._kinds.get(prefix + ":")
+        return kind.mod_revision(name) if kind is not None else 0
 
     def decision(self, name: str) -> DecisionEntry | None:
         """The decision of this name."""
@@ -270,19 +271,20 @@ class View:
         self.history.begin(revision)
         by_age = sorted(records, key=lambda record: (_rank(record.key), record.mod_revision))
         for record in by_age:
-            self._put(record, [])
+            self._put(record)
+        self._events = []
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes whole revisions in, in order without holes, and lets those who wait for them go on."""
         for change in changes:
             assert change.revision == self.revision + 1, f"revision {change.revision} follows {self.revision}: a hole"
-            events: list[Event] = []
             # Leases come before the agents that name them (a registration writes both), and go after them.
             for put in sorted(change.puts, key=lambda put: _rank(put.key)):
-                self._put(put, events)
+                self._put(put)
             for key in sorted(change.deletes, key=lambda key: (-_rank(key), key)):
-                self._delete(key, events, change.revision)
+                self._delete(key, change.revision)
             self.revision = change.revision
+            events, self._events = self._events, []
             self.history.append(change.revision, events)
         self._wake()
 
@@ -296,53 +298,47 @@ class View:
             else:
                 self._waiting.append((revision, arrival))
 
-    def _put(self, put: KeyValue, events: list[Event]) -> None:
+    def _put(self, put: KeyValue) -> None:
         """Takes one record in.
 
         Raises:
             StoreFileError: It cannot be read.
         """
+        prefix, _, name = put.key.partition(":")
+        kind = self._kinds.get(prefix + ":")
+        if kind is None:
+            raise StoreFileError(
+                f"the store holds {put.key!r}, which this version does not know. Use the one that wrote it."
+            )
         try:
-            self._put_record(put, events)
+            kind.put(name, put)
         except DecodeError as error:
             raise StoreFileError(
                 f"the record {put.key!r} of revision {put.mod_revision} cannot be read: {error}. "
                 "Another program wrote to the store, or it is damaged: restore it from a backup."
             ) from error
 
-    def _put_record(self, put: KeyValue, events: list[Event]) -> None:
-        prefix, _, name = put.key.partition(":")
-        match prefix + ":":
-            case names.AGENT_PREFIX:
-                self._put_agent(name, put, events)
-            case names.LEASE_PREFIX:
-                self._put_lease(LeaseEntry(name, LeaseRecord.FromString(put.value), put.mod_revision), events)
-            case names.REQUEST_PREFIX:
-                self.answers.put(put.key, RequestEntry(put.value, put.mod_revision))
-            case names.ADMIN_PREFIX:
-                self._put_admin(name, AdminEntry(AdminRecord.FromString(put.value), put.mod_revision), events)
-            case names.REPLICA_PREFIX:
-                self.replicas[name] = put.mod_revision
-            case names.SECRET_PREFIX:
-                self._secrets[name] = put
-            case kind if kind in DECISION_PREFIXES:
-                self.decisions.put(kind, name, put)
-            case _:
-                raise StoreFileError(
-                    f"the store holds {put.key!r}, which this version does not know. Use the one that wrote it."
-                )
+    def _delete(self, key: str, revision: int) -> None:
+        prefix, _, name = key.partition(":")
+        self._kinds[prefix + ":"].delete(name, revision)
 
-    def _put_agent(self, name: str, put: KeyValue, events: list[Event]) -> None:
+    def _put_agent(self, name: str, put: KeyValue) -> None:
         record = AgentRecord.FromString(put.value)
         entry = agent_entry(record, put.mod_revision, self._leases.get(record.agent.lease), self._admin.get(name))
         previous = self._replace(name, entry)
         if previous is not None and previous.agent.uid == entry.agent.uid:
-            events.append(Event(AGENT_EVENT_TYPE_MODIFIED, entry.agent, previous.agent))
+            self._events.append(Event(AGENT_EVENT_TYPE_MODIFIED, entry.agent, previous.agent))
         else:
             replaced = previous.agent if previous is not None else None
-            events.append(Event(AGENT_EVENT_TYPE_ADDED, entry.agent, None, replaced))
+            self._events.append(Event(AGENT_EVENT_TYPE_ADDED, entry.agent, None, replaced))
 
-    def _put_admin(self, name: str, admin: AdminEntry, events: list[Event]) -> None:
+    def _delete_agent(self, name: str, revision: int) -> None:
+        previous = self._replace(name, None)
+        if previous is not None:
+            self._events.append(Event(AGENT_EVENT_TYPE_DELETED, last_of(previous.agent, revision), previous.agent))
+
+    def _put_admin(self, name: str, put: KeyValue) -> None:
+        admin = AdminEntry(AdminRecord.FromString(put.value), put.mod_revision)
         self._admin[name] = admin
         if admin.record.state == ADMIN_STATE_DRAINING:
             self.to_drain[name] = None
@@ -353,9 +349,42 @@ class View:
         if previous is not None:
             ruled = previous.ruled_by(admin)
             self._replace(name, ruled)
-            events.append(Event(AGENT_EVENT_TYPE_MODIFIED, ruled.agent, previous.agent))
+            self._events.append(Event(AGENT_EVENT_TYPE_MODIFIED, ruled.agent, previous.agent))
 
-    def _put_lease(self, lease: LeaseEntry, events: list[Event]) -> None:
+    def _delete_admin(self, name: str, _revision: int) -> None:
+        """It is dropped with its agent only, or after it."""
+        self._admin.pop(name, None)
+        self.to_drain.pop(name, None)
+
+    def _put_answer(self, name: str, put: KeyValue) -> None:
+        self.answers.put(names.REQUEST_PREFIX + name, RequestEntry(put.value, put.mod_revision))
+
+    def _delete_answer(self, name: str, _revision: int) -> None:
+        self.answers.remove(names.REQUEST_PREFIX + name)
+
+    def _answer_revision(self, name: str) -> int:
+        entry = self.answers.get(names.REQUEST_PREFIX + name)
+        return entry.mod_revision if entry is not None else 0
+
+    def _put_replica(self, name: str, put: KeyValue) -> None:
+        self.replicas[name] = put.mod_revision
+
+    def _replica_revision(self, name: str) -> int:
+        return self.replicas.get(name, 0)
+
+    def _delete_replica(self, name: str, _revision: int) -> None:
+        self.replicas.pop(name, None)
+
+    def _put_secret(self, name: str, put: KeyValue) -> None:
+        self._secrets[name] = put
+
+    def _delete_secret(self, name: str, _revision: int) -> None:
+        self._secrets.pop(name, None)
+
+    def _put_lease_record(self, name: str, put: KeyValue) -> None:
+        self._put_lease(LeaseEntry(name, LeaseRecord.FromString(put.value), put.mod_revision))
+
+    def _put_lease(self, lease: LeaseEntry) -> None:
         self._forget_lease(lease.name)
         self._leases[lease.name] = lease
         if lease.stands:
@@ -366,32 +395,21 @@ class View:
             return
         self._ended[lease.name] = None
         self._listener.lease_ended(lease.name)
+        for part in self._parts:
+            part.lease_ended(lease.name, lease.mod_revision)
         if lease.record.end.reason == LEASE_END_REASON_RELEASED:  # its agent goes, or is another, at this revision
             return
         for name in sorted(self.agents_of(lease.name)):
             previous = self._agents[name]
             expired = previous.expired_by(lease)
             self._replace(name, expired)
-            events.append(Event(AGENT_EVENT_TYPE_EXPIRED, expired.agent, previous.agent))
+            self._events.append(Event(AGENT_EVENT_TYPE_EXPIRED, expired.agent, previous.agent))
 
-    def _delete(self, key: str, events: list[Event], revision: int) -> None:
-        prefix, _, name = key.partition(":")
-        if prefix + ":" == names.AGENT_PREFIX:
-            previous = self._replace(name, None)
-            if previous is not None:
-                events.append(Event(AGENT_EVENT_TYPE_DELETED, last_of(previous.agent, revision), previous.agent))
-        elif prefix + ":" == names.LEASE_PREFIX:
-            self._forget_lease(name)
-            self._listener.lease_ended(name)
-        elif prefix + ":" == names.ADMIN_PREFIX:  # dropped with its agent only, or after it
-            self._admin.pop(name, None)
-            self.to_drain.pop(name, None)
-        elif prefix + ":" == names.REPLICA_PREFIX:
-            self.replicas.pop(name, None)
-        elif prefix + ":" in DECISION_PREFIXES:
-            self.decisions.delete(prefix + ":", name)
-        else:
-            self.answers.remove(key)
+    def _delete_lease(self, name: str, revision: int) -> None:
+        self._forget_lease(name)
+        self._listener.lease_ended(name)
+        for part in self._parts:
+            part.lease_ended(name, revision)
 
     def _forget_lease(self, name: str) -> None:
         known = self._leases.pop(name, None)
@@ -412,6 +430,8 @@ class View:
         if entry is not None:
             self._agents[name] = entry
             self._indexes.add(name, entry)
+        for part in self._parts:
+            part.agent_changed(name, entry)
         return previous
 
 
@@ -430,11 +450,20 @@ def _pieces(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
         yield piece
 
 
-_ORDER = (names.LEASE_PREFIX, names.ADMIN_PREFIX, names.AGENT_PREFIX, names.REQUEST_PREFIX)
-"""Kinds of records, each after those that its meaning follows from."""
+_RANKS = {names.LEASE_PREFIX: 0, names.ADMIN_PREFIX: 1, names.AGENT_PREFIX: 2, names.REQUEST_PREFIX: 3}
+"""Kinds of records in the order in which they are met: each after those that its meaning follows from."""
 
 
 def _rank(key: str) -> int:
-    """Where in `_ORDER` a key's kind is; others are met last."""
-    prefix = key.partition(":")[0] + ":"
-    return _ORDER.index(prefix) if prefix in _ORDER else len(_ORDER)
+    """The rank of a key's kind; those of parts, and others, are met last."""
+    return _RANKS.get(key.partition(":")[0] + ":", len(_RANKS))
+
+
+def _revision_in(entries: Mapping[str, AgentEntry | LeaseEntry | AdminEntry | KeyValue]) -> Callable[[str], int]:
+    """Looks the revision of a record up among the entries of its kind; 0 without one."""
+
+    def mod_revision(name: str) -> int:
+        entry = entries.get(name)
+        return entry.mod_revision if entry is not None else 0
+
+    return mod_revision

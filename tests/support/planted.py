@@ -25,7 +25,6 @@ from holdfast.core import agents, batches, leases, requests, updates
 from holdfast.core.state import LeaseEntry, Plan, Reader
 from holdfast.filtering import Filter
 from holdfast.guard import StallGuard
-from holdfast.history import Event
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import WatchAgentsRequest, WatchAgentsResponse
@@ -142,9 +141,9 @@ def forget_request_ids_on_restart() -> Iterator[None]:
     """The view a server starts with has no answers to earlier requests, and nothing else remembers them."""
     put, remember = View._put, requests.remember
 
-    def forgetful(self: View, record: KeyValue, events: list[Event]) -> None:
+    def forgetful(self: View, record: KeyValue) -> None:
         if self.is_ready.is_set() or not record.key.startswith(names.REQUEST_PREFIX):
-            put(self, record, events)
+            put(self, record)
 
     def unconditional(plan: Plan[Any], key: str, request: Message, answer: Message, now: Timestamp) -> Plan[Any]:
         plan = remember(plan, key, request, answer, now)

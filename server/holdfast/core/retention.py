@@ -1,6 +1,10 @@
 """Decisions about forgetting: what has outlived its use."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
 from holdfast.core.admin import forgotten
@@ -65,3 +69,63 @@ def forget_keys(keys: Sequence[str]) -> Iterator[Txn]:
     """Transactions that drop keys whatever they hold."""
     for first in range(0, len(keys), CHUNK_KEYS):
         yield Txn(deletes=tuple(keys[first : first + CHUNK_KEYS]))
+
+
+class Ended(Protocol):
+    """What has come to its end."""
+
+    @property
+    def end_time(self) -> Timestamp:
+        """When it ended."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """What its records take, near enough."""
+        ...
+
+
+E = TypeVar("E", bound=Ended, covariant=True)
+
+
+class HoldsEnded(Protocol[E]):
+    """Who remembers what has ended."""
+
+    @property
+    def ended_count(self) -> int:
+        """How many it remembers."""
+        ...
+
+    @property
+    def ended_bytes(self) -> int:
+        """Their bytes in all."""
+        ...
+
+    def ended(self) -> Iterator[E]:
+        """Those, the first ended first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How long what has ended is kept, in seconds, and how much of it at most."""
+
+    for_s: float
+    count_max: int
+    bytes_max: int
+
+
+def outlived(holder: HoldsEnded[E], kept: Kept, now_s: float) -> Iterator[E]:
+    """What ended long ago, or is too much; the first ended first."""
+    count, size_bytes = holder.ended_count, holder.ended_bytes
+    for entry in holder.ended():
+        is_much = count > kept.count_max or size_bytes > kept.bytes_max
+        if not is_much and age_s(entry.end_time, now_s) < kept.for_s:
+            return
+        count, size_bytes = count - 1, size_bytes - entry.size_bytes
+        yield entry
+
+
+def age_s(time: Timestamp, now_s: float) -> float:
+    """Seconds from a time to now, in Unix time."""
+    return now_s - time.ToMilliseconds() / 1000

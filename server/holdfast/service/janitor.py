@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.core import requests, retention
 from holdfast.core.decisions import forgetting
-from holdfast.core.decisions.entry import DecisionEntry
+from holdfast.core.retention import Kept, age_s, outlived
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError
 from holdfast.service.registry import Registry
@@ -76,14 +75,20 @@ class Janitor:
         await self._compact()
 
     async def _forget_records(self) -> None:
-        now_s = self._registry.wall_clock()
-        view, room = self._registry.view, FORGET_MAX
-        room -= await self._commit(retention.forget_leases(view, self._old_leases(now_s)), room)
-        room -= await self._commit(forgetting.forget(self._old_decisions(now_s)), room)
-        room -= await self._commit(retention.forget_keys(self._old_answers(now_s)), room)
+        room = FORGET_MAX
+        for transactions in self._outlived(self._registry.wall_clock()):
+            room -= await self._commit(transactions, room)
         beyond = self._answers_beyond()
         count = await self._commit(retention.forget_keys(beyond), room)
         self._on_forgotten_early(min(len(beyond), count * retention.CHUNK_KEYS))
+
+    def _outlived(self, now_s: float) -> Iterator[Iterable[Txn]]:
+        """What drops what is due of each kind, found when its turn comes."""
+        view = self._registry.view
+        yield retention.forget_leases(view, self._old_leases(now_s))
+        decisions = Kept(forgetting.ENDED_KEPT_S, forgetting.ENDED_MAX, forgetting.ENDED_BYTES_MAX)
+        yield forgetting.forget(outlived(view.decisions, decisions, now_s))
+        yield retention.forget_keys(self._old_answers(now_s))
 
     async def _commit(self, transactions: Iterable[Txn], room: int) -> int:
         """Commits at most `room` transactions, and returns how many."""
@@ -103,26 +108,15 @@ class Janitor:
         for lease in view.ended_leases():
             is_much = agents > retention.EXPIRED_MAX or size_bytes > retention.EXPIRED_BYTES_MAX
             is_much = is_much or count > retention.ENDED_MAX
-            if not is_much and _age_s(lease.record.end.time, now_s) < retention.EXPIRED_KEPT_S:
+            if not is_much and age_s(lease.record.end.time, now_s) < retention.EXPIRED_KEPT_S:
                 return
             count, agents = count - 1, agents - len(view.agents_of(lease.name))
             size_bytes -= view.agents_bytes(lease.name)
             yield lease
 
-    def _old_decisions(self, now_s: float) -> Iterator[DecisionEntry]:
-        """Decisions that ended long ago, or of which there are too many; the first ended first."""
-        decisions = self._registry.view.decisions
-        count, size_bytes = decisions.ended_count, decisions.ended_bytes
-        for entry in decisions.ended():
-            is_much = count > forgetting.ENDED_MAX or size_bytes > forgetting.ENDED_BYTES_MAX
-            if not is_much and _age_s(entry.state.close_time, now_s) < forgetting.ENDED_KEPT_S:
-                return
-            count, size_bytes = count - 1, size_bytes - entry.size_bytes
-            yield entry
-
     def _old_answers(self, now_s: float) -> list[str]:
         old = itertools.takewhile(
-            lambda each: _age_s(each[1].record.time, now_s) >= requests.KEPT_S, self._registry.view.answers.oldest()
+            lambda each: age_s(each[1].record.time, now_s) >= requests.KEPT_S, self._registry.view.answers.oldest()
         )
         return [key for key, _ in itertools.islice(old, FORGET_MAX * retention.CHUNK_KEYS)]
 
@@ -140,7 +134,3 @@ class Janitor:
             return
         await store.compact(before)
         view.history.forget(min(store.compact_revision, view.revision))  # others may have compacted what it lacks
-
-
-def _age_s(time: Timestamp, now_s: float) -> float:
-    return now_s - time.ToMilliseconds() / 1000

@@ -3,13 +3,13 @@
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from holdfast import failpoints
+from holdfast import failpoints, names
 from holdfast.core import keys, leases
 from holdfast.core.decisions import deciding
 from holdfast.core.state import Plan
@@ -58,7 +58,8 @@ class Registry:
         self._new_key = new_key
         self.replica = new_id()
         self.keeper = self._shared_keeper() if store.is_shared else LeaseKeeper(clock, self._expire)
-        self.deadlines = Deadlines(clock, wall_clock, self._end_voting)
+        self._when_due: dict[str, Callable[[str], Awaitable[object]]] = {"decisions": self._end_voting}
+        self.deadlines = Deadlines(clock, wall_clock, self._act_on_deadline)
         self.view = View(self.keeper, self.deadlines)
         self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
         self.watchers = 0
@@ -151,6 +152,10 @@ class Registry:
         for first in range(0, len(moving), TAKEN_AT_ONCE):
             some = moving[first : first + TAKEN_AT_ONCE]
             await self.execute(lambda reader, some=some: leases.move(reader, some, self.replica))  # type: ignore[misc]
+
+    async def _act_on_deadline(self, name: str) -> None:
+        """Does what the passing of a resource's deadline does, by its collection."""
+        await self._when_due[names.collection_of(name)](name)
 
     async def _end_voting(self, name: str) -> None:
         """Does what the passing of a decision's deadline does."""

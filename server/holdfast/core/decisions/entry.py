@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from holdfast.coordination.v1.decision_service_pb2 import (
     DECISION_METHOD_WEIGHTED,
     DECISION_STATE_AWAITING_FALLBACK,
@@ -41,6 +43,11 @@ class DecisionEntry:
     def has_ended(self) -> bool:
         """Whether it has come to its end."""
         return self.state.state not in (DECISION_STATE_OPEN, DECISION_STATE_AWAITING_FALLBACK)
+
+    @property
+    def end_time(self) -> Timestamp:
+        """When it ended."""
+        return self.state.close_time
 
     @property
     def size_bytes(self) -> int:
