@@ -158,6 +158,10 @@ class LeaseKeeper:
             for task in self._tasks:
                 task.cancel()
 
+    async def settled(self) -> None:
+        """Waits until the ends that were begun are written."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def look(self) -> float:
         """Starts the end of every lease that has run out. Returns how long to wait before the next look, in seconds.
 

@@ -95,7 +95,7 @@ async def run(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     collector.pause()
-    server = Server(config, built=collector.resume)
+    server = Server(config, built=_spare_the_collector)
     try:
         await server.run(stop)
     finally:
@@ -108,15 +108,29 @@ class Server:
     Args:
         config: What it serves.
         built: Called once the state has been taken in.
+        clock: A monotonic clock, in seconds.
+        wall_clock: Unix time, in seconds.
+
+    Attributes:
+        serving: Set once it serves.
+        address: Where gRPC listens, from then on.
     """
 
-    def __init__(self, config: ServerConfig, built: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        built: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.serving = asyncio.Event()
+        self.address = config.listen
         self._config = config
         self._built = built
         self._metrics = Metrics()
         self._gate = Gate()
         self._store = _new_store(config.store, self._metrics)
-        self._registry = Registry(self._store)
+        self._registry = Registry(self._store, clock, wall_clock)
         self._health = Health([each.full_name for each in OURS])
         self._started_s = time.monotonic()
         self._phase = "starting"
@@ -215,7 +229,6 @@ class Server:
             self._metrics.ready.set(int(not is_refusing))
 
     def _begin_serving(self, grpc_address: Address, http_address: Address) -> None:
-        _spare_the_collector()
         self._phase = "serving"
         self._registry.view.decisions.on_ended = self._metrics.decisions.observe  # not of those met at start
         self._gate.open()
@@ -231,6 +244,15 @@ class Server:
         )
         if self._config.ready_file is not None:
             _write_ready_file(self._config.ready_file, grpc_address, http_address)
+        self.address = grpc_address
+        self.serving.set()
+
+    async def look(self) -> None:
+        """Acts on what is due by its clock, and waits until it is done, where somebody else moves that clock."""
+        self._registry.keeper.look()
+        await self._registry.deadlines.look()
+        await self._registry.keeper.settled()
+        await self._registry.view.reached(self._store.revision)
 
     async def _drain(self, server: grpc.aio.Server) -> None:
         """NOT_SERVING first, then no new calls, then streams end, then calls under way finish within the time given."""
@@ -293,7 +315,7 @@ class Server:
             "view_revision": view.revision,
             "agents": {"live": view.live_count, "expired": view.expired_count},
             "leases": view.leases_standing,
-            "watchers": self._registry.audience.count,
+            "watchers": self._registry.watchers,
         }
 
 
@@ -304,11 +326,12 @@ def _store_state(store: BatchingStore) -> str:
 
 
 def _spare_the_collector() -> None:
-    """Keeps Python's cycle collector off what was built at start, and lets garbage gather before it looks.
+    """Keeps Python's cycle collector off what was built at start, and lets garbage gather before it looks again.
 
     It finds cycles only, of which serving makes few, and looks at everything that is alive for it: with 100 000 agents
     that is a pause of a second.
     """
+    collector.resume()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_BEFORE_COLLECTION, 20, 100)
