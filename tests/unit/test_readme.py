@@ -10,6 +10,7 @@ from holdfast.service.agents import AgentRegistry
 from holdfast.service.leases import LeaseHandlers
 from holdfast_chaos.experiment import load_experiment
 from holdfast_chaos.planning import make_plan
+from support.server import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -35,6 +36,14 @@ def rpcs() -> dict[str, bool]:
 def test_the_whole_registry_is_built_as_it_says() -> None:
     assert "Built is the whole of `holdfast.registry.v1`" in README
     assert [name for name, built in rpcs().items() if not built] == []
+
+
+def test_its_python_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    with ServerProcess(tmp_path) as server:
+        exec(block.replace("127.0.0.1:50051", server.grpc), {"__name__": "example"})  # its own words
+    name = "namespaces/default/agents/reviewer-1"
+    assert capsys.readouterr().out == f"registered as {name}\ncan review: {[name]}\n"
 
 
 def test_its_experiment_resolves_and_brings_enough_samples(tmp_path: Path) -> None:

@@ -1,0 +1,166 @@
+"""The client against a real server that is killed and stopped, and stopped itself."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from holdfast.client import Changes, Client, SessionLostError, Snapshot
+from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness
+from holdfast.registry.v1.agent_registry_service_pb2 import AgentEvent
+from support.server import ServerProcess, wait_for
+
+
+def agent_id(agent: Agent) -> str:
+    return agent.name.rsplit("/", 1)[1]
+
+
+class Follower:
+    """A watch, and what it told."""
+
+    def __init__(self, client: Client) -> None:
+        self.snapshots = 0
+        self.seen: list[tuple[int, str]] = []
+        self.changed = asyncio.Event()
+        self._client = client
+
+    async def run(self) -> None:
+        async for step in self._client.agents.watch():
+            self._take(step)
+            self.changed.set()
+
+    def _take(self, step: Snapshot[Agent] | Changes[AgentEvent]) -> None:
+        match step:
+            case Snapshot(revision, agents):
+                self.snapshots += 1
+                self.seen += [(revision, agent_id(agent)) for agent in agents]
+            case Changes(revision, events):
+                self.seen += [(revision, agent_id(event.agent)) for event in events]
+
+    async def until(self, name: str) -> None:
+        async with asyncio.timeout(30):
+            while name not in {each for _, each in self.seen}:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def test_sessions_and_watches_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
+    """Three times: no session is lost, no change is missed or told twice, and a call made meanwhile is made once."""
+    with ServerProcess(tmp_path) as server:
+        address = server.grpc
+        async with Client(address) as client, client.session("steady", ttl_s=12) as session:
+            follower = Follower(client)
+            following = asyncio.create_task(follower.run())
+            await follower.until("steady")
+            for n in range(3):
+                await client.agents.register(f"before-{n}", ttl_s=600)
+                await asyncio.to_thread(server.kill)
+                meanwhile = asyncio.create_task(client.agents.register(f"meanwhile-{n}", ttl_s=600))
+                server = await asyncio.to_thread(ServerProcess(tmp_path, "--listen", address).__enter__)
+                agent = await meanwhile
+                assert await client.agents.get(f"meanwhile-{n}") == agent
+                await client.agents.register(f"after-{n}", ttl_s=600)
+                await follower.until(f"after-{n}")
+                session.check()
+            expected = ["steady", *(f"{when}-{n}" for n in range(3) for when in ("before", "meanwhile", "after"))]
+            assert [name for _, name in follower.seen] == expected
+            assert [revision for revision, _ in follower.seen] == sorted({revision for revision, _ in follower.seen})
+            assert follower.snapshots == 1
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        server.kill()
+
+
+async def test_a_server_that_stands_still_past_the_ttl_costs_the_session(tmp_path: Path) -> None:
+    """The client's own clock stops the work in time; when the server wakes it stays lost, and another begins."""
+    with ServerProcess(tmp_path) as server:
+        async with Client(server.grpc) as client, client.session("a", ttl_s=2) as session:
+            began_s = time.monotonic()
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(SessionLostError):
+                    async with asyncio.timeout(10), session.guard():
+                        await asyncio.Event().wait()
+                assert time.monotonic() - began_s < 2.0
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            with pytest.raises(SessionLostError):
+                _ = session.fence
+            async with client.session("b", ttl_s=2) as another:
+                await client.agents.get("b")
+                assert another.fence > 0
+
+
+class Worker:
+    """The child process, and the resource it writes to, which keeps the largest fence and refuses smaller ones."""
+
+    def __init__(self, target: str, ttl_s: float) -> None:
+        command = [sys.executable, "-m", "support.guarded_work", target, str(ttl_s)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ})
+        self.fence = 0
+        self.refused = 0
+        self.lines: list[str] = []
+
+    def read(self) -> str:
+        """Its next line, taken in as the resource would."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode().strip()
+        self.lines.append(line)
+        verb, _, value = line.partition(" ")
+        if verb == "write":
+            self.refused += int(value) < self.fence
+            self.fence = max(self.fence, int(value))
+        return line
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def read_to_end(self) -> None:
+        while self.read():
+            pass
+
+
+async def test_a_process_that_stood_still_past_its_ttl_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
+    """Stopped with SIGSTOP while another takes its place; on waking it finds out before its next write."""
+    with ServerProcess(tmp_path) as server:
+        worker = Worker(server.grpc, ttl_s=1.5)
+        try:
+            for _ in range(8):  # it has been kept alive beyond its first TTL
+                worker.read()
+            old = worker.fence
+            assert old > 0
+            worker.process.send_signal(signal.SIGSTOP)
+            async with Client(server.grpc, namespace="test") as client:
+                await expired(client, "worker")
+                async with client.session("worker") as successor:
+                    assert successor.fence > old
+                    worker.fence = successor.fence
+                    stopped_after = len(worker.lines)
+                    worker.process.send_signal(signal.SIGCONT)
+                    await asyncio.to_thread(worker.read_to_end)
+                    assert worker.lines[stopped_after:] in (["refused by itself", "told", ""], ["told", ""])
+                    assert worker.refused == 0
+                    assert (await client.agents.get("worker")).fence == successor.fence, "nothing was taken from it"
+            assert worker.process.wait(10) == 0
+        finally:
+            worker.end()
+
+
+async def expired(client: Client, name: str) -> None:
+    async with asyncio.timeout(20):
+        while (await client.agents.get(name)).liveness != AgentLiveness.AGENT_LIVENESS_EXPIRED:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_ends_with_its_server_gone_does_not_hang(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        async with asyncio.timeout(15):
+            async with Client(server.grpc) as client, client.session("a"):
+                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(wait_for, lambda: server.process.poll() is not None, "its end")
