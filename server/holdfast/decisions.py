@@ -12,6 +12,13 @@ from holdfast.indexes import Names
 from holdfast.parts import Kind, Part
 from holdfast.storage.v1.decisions_pb2 import DecisionRecord, DecisionStateRecord, VoteRecord
 from holdfast.store.interface import KeyValue
+from holdfast.topics import Changed
+
+ENTRY_BYTES = 1 << 10
+"""What a decision that was takes in memory, besides its votes and what it shares with the one that is; measured."""
+
+VOTE_BYTES = 100
+"""What each of its votes takes, shared or not: a place in a table; measured."""
 
 
 class DeadlineListener(Protocol):
@@ -41,6 +48,8 @@ class Decisions(Part):
         self._records: dict[str, DecisionRecord] = {}
         self._states: dict[str, tuple[DecisionStateRecord, int]] = {}
         self._votes: dict[str, Mapping[str, Vote]] = {}
+        self._entries: dict[str, DecisionEntry] = {}
+        self._touched: dict[str, DecisionEntry | None] = {}
         self._ended: dict[str, int] = {}
         self._names = Names()
 
@@ -56,18 +65,22 @@ class Decisions(Part):
 
     def get(self, name: str) -> DecisionEntry | None:
         """The decision of this name; it stays as it is when others change."""
-        record, state = self._records.get(name), self._states.get(name)
-        if record is None or state is None:
-            return None
-        return DecisionEntry(record, *state, self._votes.get(name, {}))
+        return self._entries.get(name)
 
-    def after(self, parent: str, name: str = "") -> Sequence[str]:
-        """Names of the decisions of a namespace, in order, from the first greater than `name`."""
-        return self._names.after(parent, name)
+    def after(self, parent: str, name: str = "", limit: int | None = None) -> list[DecisionEntry]:
+        """Decisions of a namespace in the order of their names, at most `limit`, from the first greater than `name`."""
+        return [self._entries[each] for each in self._names.after(parent, name)[:limit]]
 
     def ended(self) -> Iterator[DecisionEntry]:
         """Those that have ended, the first ended first."""
         return (entry for name in list(self._ended) if (entry := self.get(name)) is not None)
+
+    def take_changes(self) -> Sequence[Changed]:
+        """The decisions that changed, each under its namespace's topic."""
+        if not self._touched:
+            return ()
+        touched, self._touched = self._touched, {}
+        return [_changed(name, before, self._entries.get(name)) for name, before in touched.items()]
 
     def kinds(self) -> Mapping[str, Kind]:
         """The records that decisions consist of; every change writes the state."""
@@ -78,8 +91,6 @@ class Decisions(Part):
         }
 
     def _put_record(self, name: str, put: KeyValue) -> None:
-        if name not in self._records:
-            self._names.add(name)
         self._records[name] = DecisionRecord.FromString(put.value)
         self._note(name)
 
@@ -100,20 +111,35 @@ class Decisions(Part):
         return mod_revision
 
     def _delete_record(self, name: str, _revision: int) -> None:
-        if self._records.pop(name, None) is not None:
-            self._names.remove(name)
+        self._records.pop(name, None)
+        self._drop(name)
 
     def _delete_state(self, name: str, _revision: int) -> None:
         self._states.pop(name, None)
         self._votes.pop(name, None)
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        """Its records go at one revision."""
+        before = self._entries.pop(name, None)
+        if before is None:
+            return
+        self._touched.setdefault(name, before)
+        self._names.remove(name)
         self.ended_bytes -= self._ended.pop(name, 0)
         self._listener.clear(name)
 
     def _note(self, name: str) -> None:
         """Says when something must happen to a decision if nobody does anything; remembers when it has ended."""
-        entry = self.get(name)
-        if entry is None:
+        record, state = self._records.get(name), self._states.get(name)
+        if record is None or state is None:  # others of its records are yet to come
             return
+        entry = DecisionEntry(record, *state, self._votes.get(name, {}))
+        before = self._entries.get(name)
+        self._touched.setdefault(name, before)
+        if before is None:
+            self._names.add(name)
+        self._entries[name] = entry
         if entry.has_ended:
             self._listener.clear(name)
             is_new = name not in self._ended
@@ -125,6 +151,20 @@ class Decisions(Part):
             self._listener.set(name, entry.record.decision.deadline)
         else:
             self._listener.set(name, entry.state.fallback_deadline)
+
+
+def _changed(name: str, before: DecisionEntry | None, now: DecisionEntry | None) -> Changed:
+    """A change, with what it takes in memory once the view has let go of what was before."""
+    held_bytes = 0
+    if before is not None:
+        held_bytes = ENTRY_BYTES + VOTE_BYTES * len(before.votes)
+        if now is None:
+            held_bytes += 2 * before.size_bytes
+        elif before.record.decision.allow_vote_change:
+            held_bytes += sum(
+                2 * vote.ByteSize() for agent, vote in before.votes.items() if now.votes.get(agent) is not vote
+            )
+    return Changed(names.topic_of(name), name, before, now, held_bytes)
 
 
 def _delete_vote(_name: str, _revision: int) -> None:

@@ -22,6 +22,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     AgentEventType,
     WatchAgentsResponse,
 )
+from holdfast.topics import Changed, FellBehindError, Topics
 from holdfast.turns import Turns
 
 HISTORY_BYTES_MAX = 256 << 20
@@ -70,7 +71,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The events of one revision by namespace, and what they take in memory."""
+    """The events of one revision by namespace, and what all that changed takes in memory."""
 
     revision: int
     events: dict[str, list[Event]]
@@ -114,10 +115,6 @@ def _key(step: Step, parent: str, only: Filter) -> tuple[int, str, str]:
     return step.revision, parent, only.text
 
 
-class FellBehindError(Exception):
-    """The revision asked for is no longer in the history."""
-
-
 class History:
     """Steps of consecutive revisions after `start`.
 
@@ -128,12 +125,14 @@ class History:
         start: The revision up to which history was dropped.
         size_bytes: What the steps take in memory; at most `HISTORY_BYTES_MAX`, or what the newest takes alone.
         has_overflowed: Set when steps were dropped because they took too much; whoever compacts the store clears it.
+        topics: The same revisions' changes of everything else than agents.
     """
 
     def __init__(self, turns: Turns) -> None:
         self.start = 0
         self.size_bytes = 0
         self.has_overflowed = asyncio.Event()
+        self.topics = Topics(turns)
         self._steps: deque[Step] = deque()
         self._responses: OrderedDict[tuple[int, str, str], bytes | None] = OrderedDict()
         self._responses_bytes = 0
@@ -150,19 +149,21 @@ class History:
         """Starts anew after a revision."""
         self.start = revision
         self.size_bytes = 0
+        self.topics.begin(revision)
         self._steps.clear()
         self._responses.clear()
         self._responses_bytes = 0
 
-    def append(self, revision: int, events: Sequence[Event]) -> None:
-        """Adds the next revision's events, and drops the oldest steps if that makes too many bytes."""
+    def append(self, revision: int, events: Sequence[Event], changes: Sequence[Changed] = ()) -> None:
+        """Adds the next revision's events and changes, and drops the oldest steps if that makes too many bytes."""
         assert revision == self.end + 1, f"revision {revision} follows {self.end}: a hole"
         by_parent: dict[str, list[Event]] = {}
-        held_bytes = 0
+        held_bytes = sum(change.held_bytes for change in changes)
         for event in events:
             by_parent.setdefault(names.parent_of(event.agent.name), []).append(event)
             held_bytes += event.held_bytes
         self._steps.append(Step(revision, by_parent, held_bytes))
+        self.topics.append(revision, changes)
         self.size_bytes += held_bytes
         if self.size_bytes > HISTORY_BYTES_MAX:
             while len(self._steps) > 1 and self.size_bytes > HISTORY_BYTES_MAX * KEPT_SHARE:
@@ -176,11 +177,13 @@ class History:
         while self._steps and self._steps[0].revision <= revision:
             self._drop_oldest()
         self.start = max(self.start, revision)
+        self.topics.forget(self.start)
 
     def _drop_oldest(self) -> None:
         step = self._steps.popleft()
         self.start = step.revision
         self.size_bytes -= step.held_bytes
+        self.topics.forget(step.revision)
 
     def next(self, revision: int) -> Step | None:
         """The step after a revision; None if it is the newest.

@@ -35,6 +35,16 @@ def collection_of(name: str) -> str:
     return name.rsplit("/", 2)[1]
 
 
+def topic_of(name: str) -> str:
+    """Under which the changes of a resource and of its like are told: its namespace and collection."""
+    return name.rsplit("/", 1)[0]
+
+
+def topic(parent: str, collection: str) -> str:
+    """The topic of all resources of a collection of the namespace `parent`."""
+    return f"{parent}/{collection}"
+
+
 def agent_key(name: str) -> str:
     """Store key of an agent's record."""
     return AGENT_PREFIX + name

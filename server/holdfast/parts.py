@@ -3,11 +3,12 @@
 To add one: write it, make it an attribute of the `View`, and list it in `View._parts`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.core.state import AgentEntry
 from holdfast.store.interface import KeyValue
+from holdfast.topics import Changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,7 @@ class Part:
 
     def agent_changed(self, name: str, entry: AgentEntry | None) -> None:
         """An agent is another than before, or is gone: at the end of its lease, a registration, a ruling, an update."""
+
+    def take_changes(self) -> Sequence[Changed]:
+        """What changed since this was last asked, for those who watch; asked at the end of each revision."""
+        return ()

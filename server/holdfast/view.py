@@ -30,6 +30,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 )
 from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_RELEASED, AdminRecord, AgentRecord, LeaseRecord
 from holdfast.store.interface import Change, KeyValue, Store, StoreFileError
+from holdfast.topics import Changed
 from holdfast.turns import Turns
 
 APPLIED_AT_ONCE = 500
@@ -273,6 +274,7 @@ class View:
         for record in by_age:
             self._put(record)
         self._events = []
+        self._taken_changes()  # nobody watches yet
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Takes whole revisions in, in order without holes, and lets those who wait for them go on."""
@@ -285,8 +287,11 @@ class View:
                 self._delete(key, change.revision)
             self.revision = change.revision
             events, self._events = self._events, []
-            self.history.append(change.revision, events)
+            self.history.append(change.revision, events, self._taken_changes())
         self._wake()
+
+    def _taken_changes(self) -> list[Changed]:
+        return [change for part in self._parts for change in part.take_changes()]
 
     def _wake(self) -> None:
         for _ in range(len(self._waiting)):

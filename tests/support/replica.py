@@ -72,9 +72,10 @@ class Replica:
     decisions: DecisionHandlers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.agents = AgentRegistry(self.registry, progress_every_s=0.05, watchers_max=2)
+        self.registry.audience.watchers_max = 2
+        self.agents = AgentRegistry(self.registry, progress_every_s=0.05)
         self.leases = LeaseHandlers(self.registry)
-        self.decisions = DecisionHandlers(self.registry)
+        self.decisions = DecisionHandlers(self.registry, progress_every_s=0.05)
 
     async def register(self, agent_id: str, ttl_s: float | None = None, **fields: object) -> Agent:
         request = RegisterAgentRequest(**{"parent": PARENT, "agent_id": agent_id, **fields})

@@ -41,7 +41,7 @@ from holdfast.service.context import CallContext
 from holdfast.service.matching import match
 from holdfast.service.registry import Registry
 from holdfast.service.slices import matching
-from holdfast.service.watching import PROGRESS_EVERY_S, WATCHERS_MAX, AgentWatching
+from holdfast.service.watching import PROGRESS_EVERY_S, AgentWatching
 
 _AdminRequest: TypeAlias = (
     CordonAgentRequest | UncordonAgentRequest | DrainAgentRequest | BanAgentRequest | UnbanAgentRequest
@@ -54,14 +54,11 @@ class AgentRegistry:
     Args:
         registry: The state.
         progress_every_s: See `watching.PROGRESS_EVERY_S`.
-        watchers_max: See `watching.WATCHERS_MAX`.
     """
 
-    def __init__(
-        self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S, watchers_max: int = WATCHERS_MAX
-    ) -> None:
+    def __init__(self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S) -> None:
         self._registry = registry
-        self._watching = AgentWatching(registry, progress_every_s, watchers_max)
+        self._watching = AgentWatching(registry, progress_every_s)
 
     async def register_agent(self, request: RegisterAgentRequest, _context: CallContext) -> RegisterAgentResponse:
         """RegisterAgent."""

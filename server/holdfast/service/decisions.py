@@ -1,5 +1,10 @@
-"""DecisionService: open, vote, close; watching has yet to come."""
+"""DecisionService: open, vote, close, watch."""
 
+from collections.abc import AsyncIterator
+
+from google.protobuf.message import Message
+
+from holdfast import names
 from holdfast.coordination.v1.decision_service_pb2 import (
     CancelDecisionRequest,
     CancelDecisionResponse,
@@ -10,34 +15,49 @@ from holdfast.coordination.v1.decision_service_pb2 import (
     CreateDecisionRequest,
     CreateDecisionResponse,
     Decision,
+    DecisionEvents,
+    DecisionWatchProgress,
+    DecisionWatchReset,
     GetDecisionRequest,
     GetDecisionResponse,
     ListDecisionsRequest,
     ListDecisionsResponse,
     ResolveDecisionRequest,
     ResolveDecisionResponse,
+    WatchDecisionsRequest,
+    WatchDecisionsResponse,
 )
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.core.decisions import deciding
-from holdfast.core.decisions.entry import find, shown
+from holdfast.core.decisions.entry import DecisionEntry, find, shown
 from holdfast.core.decisions.opening import ELECTORS_MAX, Opening, create
 from holdfast.filtering import compile_filter
 from holdfast.registry.v1.agent_registry_service_pb2 import MatchAgentsRequest
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.service import paging
 from holdfast.service.context import CallContext
+from holdfast.service.following import Following, Watched
 from holdfast.service.matching import match
 from holdfast.service.registry import Registry
+from holdfast.service.slices import Pause
+from holdfast.service.watching import PROGRESS_EVERY_S
+from holdfast.view import View
 
 LOOKED_AT_MAX = 200
 """Most decisions looked at for one page: each is counted anew. With a filter a page may be short, and others follow."""
 
 
 class DecisionHandlers:
-    """Handlers of `holdfast.coordination.v1.DecisionService`."""
+    """Handlers of `holdfast.coordination.v1.DecisionService`.
 
-    def __init__(self, registry: Registry) -> None:
+    Args:
+        registry: The state.
+        progress_every_s: See `watching.PROGRESS_EVERY_S`.
+    """
+
+    def __init__(self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S) -> None:
         self._registry = registry
+        self._following = Following(registry, _watched(registry.view), progress_every_s)
 
     async def create_decision(self, request: CreateDecisionRequest, context: CallContext) -> CreateDecisionResponse:
         """CreateDecision."""
@@ -72,23 +92,28 @@ class DecisionHandlers:
         return GetDecisionResponse(decision=shown(find(view, request.name)), revision=view.revision)
 
     async def list_decisions(self, request: ListDecisionsRequest, _context: CallContext) -> ListDecisionsResponse:
-        """ListDecisions, of one revision, which is why few are looked at for one page."""
+        """ListDecisions, of one revision."""
         only = compile_filter(request.filter, Decision.DESCRIPTOR)
         tokens = paging.Tokens(f"ListDecisions {request.parent} {request.filter}", self._registry.page_key)
         after = await tokens.last(request.page_token)
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        names = view.decisions.after(request.parent, after)
-        page, last, size_bytes = list[Decision](), "", 0
-        for looked_at, last in enumerate(names, start=1):
-            each = shown(find(view, last))
+        revision, there = view.revision, view.decisions.after(request.parent, after, LOOKED_AT_MAX + 1)
+        page, last, size_bytes, pause = list[Decision](), "", 0, Pause(view.turns, only)
+        for entry in there[:LOOKED_AT_MAX]:
+            each = shown(entry)
+            each_bytes = each.ByteSize()
             if only.matches(each):
+                if page and size_bytes + each_bytes > paging.PAGE_BYTES_MAX:  # one alone may have more
+                    break
                 page.append(each)
-                size_bytes += each.ByteSize()
-            if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX or looked_at >= LOOKED_AT_MAX:
+                size_bytes += each_bytes
+            last = entry.name
+            if len(page) == size:
                 break
-        token = await tokens.after(last) if names and last != names[-1] else ""
-        return ListDecisionsResponse(decisions=page, next_page_token=token, revision=view.revision)
+            await pause.after(each_bytes)
+        token = await tokens.after(last) if there and last != there[-1].name else ""
+        return ListDecisionsResponse(decisions=page, next_page_token=token, revision=revision)
 
     async def cast_vote(self, request: CastVoteRequest, _context: CallContext) -> CastVoteResponse:
         """CastVote."""
@@ -123,3 +148,25 @@ class DecisionHandlers:
             )
         )
         return ResolveDecisionResponse(decision=decision)
+
+    def watch_decisions(self, request: WatchDecisionsRequest, context: CallContext) -> AsyncIterator[Message | bytes]:
+        """WatchDecisions."""
+        return self._following.watch(request, context)
+
+
+def _watched(view: View) -> Watched[DecisionEntry, Decision]:
+    """How decisions are watched."""
+    return Watched(
+        descriptor=Decision.DESCRIPTOR,
+        topic=lambda parent: names.topic(parent, "decisions"),
+        there=view.decisions.after,
+        shown=shown,
+        gone=lambda name, revision: Decision(name=name, revision=revision),
+        events=lambda revision, decisions, is_end: WatchDecisionsResponse(
+            revision=revision, events=DecisionEvents(decisions=decisions, snapshot_end=is_end)
+        ),
+        progress=lambda revision: WatchDecisionsResponse(revision=revision, progress=DecisionWatchProgress()),
+        reset=lambda revision, oldest: WatchDecisionsResponse(
+            revision=revision, reset=DecisionWatchReset(compact_revision=oldest)
+        ),
+    )

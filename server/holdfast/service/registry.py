@@ -19,6 +19,7 @@ from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
 from holdfast.replicas import TAKEN_AT_ONCE, TAKEOVER_S, Replicas
+from holdfast.service.audience import Audience
 from holdfast.service.writing import Writer
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
 from holdfast.store.interface import Store
@@ -62,7 +63,7 @@ class Registry:
         self.deadlines = Deadlines(clock, wall_clock, self._act_on_deadline)
         self.view = View(self.keeper, self.deadlines)
         self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
-        self.watchers = 0
+        self.audience = Audience()
         self._writer = Writer(store, self.view, self.replica)
 
     def now(self) -> Timestamp:

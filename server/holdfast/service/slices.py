@@ -12,6 +12,9 @@ from holdfast.turns import Turns
 SLICE = 1_000
 """Agents looked at without a pause where each takes some µs; filters say themselves how many they judge at once."""
 
+COST_AT_ONCE = 40
+"""Resources of up to 1 KB shown, or judged, without a pause where each takes some 100 µs; larger ones count more."""
+
 T = TypeVar("T")
 
 
@@ -38,3 +41,19 @@ async def matching(
         if count_max is not None and len(found) >= count_max:
             return found[:count_max]
     return found
+
+
+class Pause:
+    """Lets others have their turn between resources that take long to show, or to judge by a filter."""
+
+    def __init__(self, turns: Turns, only: Filter) -> None:
+        self._turns = turns
+        self._cost_max = min(COST_AT_ONCE, only.messages_at_once)
+        self._cost = 0
+
+    async def after(self, size_bytes: int) -> None:
+        """After one of so many bytes; what is at hand must not change."""
+        self._cost += 1 + (size_bytes >> 10)
+        if self._cost >= self._cost_max:
+            self._cost = 0
+            await self._turns.wait()

@@ -1,16 +1,14 @@
 """WatchAgents: a snapshot or a place in the history, then every change in order, or a reset that says why not."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.errors import HoldfastError, Reason
 from holdfast.failpoints import Failpoint, hit
 from holdfast.filtering import Filter, compile_filter
-from holdfast.history import FellBehindError, History
+from holdfast.history import History
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     AgentEvent,
@@ -25,17 +23,15 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 from holdfast.service.context import CallContext
 from holdfast.service.paging import fitting
 from holdfast.service.registry import Registry
-from holdfast.service.room import SMALL_BYTES, Room
+from holdfast.service.room import SMALL_BYTES
 from holdfast.service.slices import matching
+from holdfast.topics import FellBehindError
 
 SNAPSHOT_PAGE = 500
 """Most agents in one message of a snapshot: usually some 250 KB."""
 
 PROGRESS_EVERY_S = 5.0
 """How often a quiet watch that asks for it is told how far it has come."""
-
-WATCHERS_MAX = 10_000
-"""Most watches at a time on one replica. One host may have half of them, so that others can still watch."""
 
 
 class AgentWatching:
@@ -44,52 +40,29 @@ class AgentWatching:
     Args:
         registry: The state.
         progress_every_s: See `PROGRESS_EVERY_S`.
-        watchers_max: See `WATCHERS_MAX`.
     """
 
-    def __init__(
-        self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S, watchers_max: int = WATCHERS_MAX
-    ) -> None:
+    def __init__(self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S) -> None:
         self._registry = registry
         self._progress_every_s = progress_every_s
-        self._watchers_max = watchers_max
-        self._by_client = Counter[str]()
-        self._room = Room()
 
     async def watch_agents(
         self, request: WatchAgentsRequest, context: CallContext
     ) -> AsyncGenerator[WatchAgentsResponse | bytes, None]:
         """WatchAgents. Changes come as serialised responses, which all watchers share."""
         only = compile_filter(request.filter, Agent.DESCRIPTOR)
-        with self._place(context.client):
+        with self._registry.audience.place(context.client):
             async for step in self._watch(request, only):
                 if isinstance(step, bytes):  # most are small: the room itself would cost as much
                     yield step
                     continue
-                async with self._room.taken(context.client, _size_bytes(step)):
+                async with self._registry.audience.room.taken(context.client, _size_bytes(step)):
                     try:
                         yield step if isinstance(step, WatchAgentsResponse) else step.response()
                     except FellBehindError:
                         yield _fell_behind(self._registry.view.history)
                         return
                 del step  # the next may be days away
-
-    @contextmanager
-    def _place(self, client: str) -> Iterator[None]:
-        """Counts a watch while it runs; without a client, only among all."""
-        if self._registry.watchers >= self._watchers_max:
-            raise _too_many(self._watchers_max, "this replica")
-        if client and self._by_client[client] >= self._watchers_max // 2:
-            raise _too_many(self._watchers_max // 2, client)
-        self._registry.watchers += 1
-        self._by_client[client] += 1
-        try:
-            yield
-        finally:
-            self._registry.watchers -= 1
-            self._by_client[client] -= 1
-            if not self._by_client[client]:
-                del self._by_client[client]
 
     async def _watch(self, request: WatchAgentsRequest, only: Filter) -> AsyncIterator["_Told"]:
         view = self._registry.view
@@ -102,11 +75,11 @@ class AgentWatching:
         else:
             position = request.start_revision - 1
             if position > view.revision:
-                raise _in_future(request.start_revision, view.revision)
+                raise in_future(request.start_revision, view.revision)
             if position < view.history.start:
                 yield _reset(WatchResetReason.WATCH_RESET_REASON_COMPACTED, view.history.start)
                 # The status says it too, for clients that do not know this step of the protocol.
-                raise _compacted(request.start_revision, view.history.start)
+                raise compacted(request.start_revision, view.history.start)
         async for response in self._changes(request, only, position):
             yield response
 
@@ -218,12 +191,8 @@ def _reset(reason: WatchResetReason.ValueType, start: int) -> WatchAgentsRespons
     return WatchAgentsResponse(revision=start, reset=WatchReset(reason=reason, compact_revision=start + 1))
 
 
-def _too_many(limit: int, whose: str) -> HoldfastError:
-    message = f"{limit} watches of {whose} run already; end some, or ask another replica."
-    return HoldfastError(Reason.QUOTA_EXCEEDED, message, subject=whose)
-
-
-def _in_future(start_revision: int, revision: int) -> HoldfastError:
+def in_future(start_revision: int, revision: int) -> HoldfastError:
+    """A watch cannot begin there yet."""
     return HoldfastError(
         Reason.REVISION_FUTURE,
         f"start_revision {start_revision} lies beyond {revision + 1}, the next to come; watch from 0 for a snapshot.",
@@ -231,7 +200,8 @@ def _in_future(start_revision: int, revision: int) -> HoldfastError:
     )
 
 
-def _compacted(start_revision: int, start: int) -> HoldfastError:
+def compacted(start_revision: int, start: int) -> HoldfastError:
+    """A watch cannot begin there any more."""
     return HoldfastError(
         Reason.REVISION_COMPACTED,
         f"the history from {start_revision} to {start} has been dropped; watch from 0 for a snapshot.",

@@ -161,7 +161,7 @@ class _RegistryCollector(Collector):
         yield GaugeMetricFamily(
             "holdfast_request_answers", "Answers kept for requests with a request_id.", value=len(view.answers)
         )
-        yield GaugeMetricFamily("holdfast_watchers", "Watches that run.", value=registry.watchers)
+        yield GaugeMetricFamily("holdfast_watchers", "Watches that run.", value=registry.audience.count)
         yield GaugeMetricFamily("holdfast_store_revision", "The newest revision of the store.", value=store.revision)
         yield GaugeMetricFamily(
             "holdfast_store_compact_revision",

@@ -315,7 +315,7 @@ class Server:
             "view_revision": view.revision,
             "agents": {"live": view.live_count, "expired": view.expired_count},
             "leases": view.leases_standing,
-            "watchers": self._registry.watchers,
+            "watchers": self._registry.audience.count,
         }
 
 

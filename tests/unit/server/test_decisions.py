@@ -1,9 +1,7 @@
 """Decisions through the handlers: an electorate that is frozen, votes that count once, and exactly one end."""
 
 import asyncio
-import contextlib
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import CollectorRegistry
 
-from holdfast import validation
 from holdfast.coordination.v1 import decision_service_pb2 as pb
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.core.decisions import forgetting, opening
@@ -21,56 +18,9 @@ from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.service.janitor import Janitor
 from holdfast.serving.decision_metrics import DecisionMetrics
 from holdfast.store.memory import MemoryStore
+from support.deciding import agent, electors, opened, read, refused, vote
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
-
-
-def agent(name: str) -> str:
-    return f"{PARENT}/agents/{name}"
-
-
-def electors(names: str) -> list[pb.Elector]:
-    return [pb.Elector(agent=agent(name)) for name in names.split()]
-
-
-async def opened(here: Replica, names: str = "a b c d", **fields: Any) -> pb.Decision:
-    usual: dict[str, Any] = {
-        "question": "ship it?",
-        "options": [pb.DecisionOption(id="yes"), pb.DecisionOption(id="no")],
-        "method": pb.DECISION_METHOD_CONSENSUS,
-        "electors": electors(names),
-    }
-    request_id = fields.pop("request_id", "")
-    request = pb.CreateDecisionRequest(
-        parent=PARENT, decision=pb.Decision(**{**usual, **fields}), request_id=request_id
-    )
-    validation.check(request)
-    return (await here.decisions.create_decision(request, CALL)).decision
-
-
-async def vote(here: Replica, decision: pb.Decision, name: str, option: str = "yes", **fields: Any) -> pb.Decision:
-    request = pb.CastVoteRequest(decision=decision.name, agent=agent(name), option=option, **fields)
-    validation.check(request)
-    return (await here.decisions.cast_vote(request, CALL)).decision
-
-
-async def read(here: Replica, decision: pb.Decision) -> pb.Decision:
-    return (await here.decisions.get_decision(pb.GetDecisionRequest(name=decision.name), CALL)).decision
-
-
-@contextlib.asynccontextmanager
-async def refused(
-    reason: Reason, here: Replica, decision: pb.Decision | None = None
-) -> AsyncIterator[pytest.ExceptionInfo[HoldfastError]]:
-    """The block is refused for a reason, and leaves the record as it was."""
-    before = await read(here, decision) if decision is not None else None
-    revision = here.registry.store.revision
-    with pytest.raises(HoldfastError) as caught:
-        yield caught
-    assert caught.value.reason is reason, caught.value
-    assert here.registry.store.revision == revision
-    if decision is not None:
-        assert await read(here, decision) == before
 
 
 async def test_the_vote_that_settles_it_closes_it_in_its_own_revision() -> None:

@@ -27,7 +27,8 @@ async def refused_watch(agents: AgentWatching, client: str) -> HoldfastError:
 async def test_one_host_cannot_take_every_watch() -> None:
     """Half of them are left for others, until all are taken; what ends gives its place back."""
     async with replica() as here, contextlib.AsyncExitStack() as running:
-        agents = AgentWatching(here.registry, watchers_max=4)
+        agents = AgentWatching(here.registry)
+        here.registry.audience.watchers_max = 4
 
         async def begin(client: str) -> None:
             watch = agents.watch_agents(WatchAgentsRequest(parent=PARENT), call_from(client))
@@ -42,7 +43,7 @@ async def test_one_host_cannot_take_every_watch() -> None:
             await begin("ipv4:192.0.2.2")
         assert (await refused_watch(agents, "ipv4:192.0.2.3")).subject == "this replica"
         await running.aclose()
-        assert here.registry.watchers == 0
+        assert here.registry.audience.count == 0
         for _ in range(2):
             await begin("ipv4:192.0.2.1")
 
@@ -75,6 +76,7 @@ async def test_a_snapshot_is_not_made_before_there_is_room_for_it() -> None:
         labels = {f"k{number}": "v" * 256 for number in range(64)}
         await here.register("large", agent=Agent(labels=labels, display_name="d" * 256))
         agents = AgentWatching(here.registry)
+        here.registry.audience.watchers_max = 100
         watches = [
             agents.watch_agents(WatchAgentsRequest(parent=PARENT), call_from("ipv4:192.0.2.1"))
             for _ in range(HOST_MESSAGES_MAX + 1)

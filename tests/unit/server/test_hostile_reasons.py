@@ -184,7 +184,7 @@ async def _(here: Replica, surface: Surface) -> Answer:
     request = pb.WatchAgentsRequest(parent=PARENT)
     watching = asyncio.ensure_future(surface.ask("WatchAgents", request, to_its_end=True))
     async with asyncio.timeout(20):
-        while not here.registry.watchers:  # noqa: ASYNC110 - it is a count
+        while not here.registry.audience.count:  # noqa: ASYNC110 - it is a count
             await asyncio.sleep(0)
     surface.gate.drain()
     return await watching

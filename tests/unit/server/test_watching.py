@@ -220,7 +220,7 @@ async def test_a_slow_consumer_gets_a_reset_never_a_gap() -> None:
         [*_, last] = [response async for response in responses]
         assert last.reset.reason == WatchResetReason.WATCH_RESET_REASON_SLOW_CONSUMER
         assert last.reset.compact_revision == 991
-        assert here.registry.watchers == 0
+        assert here.registry.audience.count == 0
 
 
 def alive(kind: type) -> int:
@@ -315,12 +315,12 @@ async def test_a_large_change_that_is_dropped_before_there_is_room_ends_in_a_res
         agents, history = here.agents, here.registry.view.history
         held = contextlib.AsyncExitStack()
         for _ in range(HOST_MESSAGES_MAX):
-            await held.enter_async_context(agents._watching._room.taken("", 1 << 20))
+            await held.enter_async_context(here.registry.audience.room.taken("", 1 << 20))
         await here.register("a", agent={"labels": {f"l{number}": "x" * 256 for number in range(64)}})
         request = WatchAgentsRequest(parent=PARENT, start_revision=1)
         waiting = asyncio.ensure_future(anext(agents.watch_agents(request, CALL)))
         async with asyncio.timeout(10):
-            while not agents._watching._room._asking[""] > HOST_MESSAGES_MAX:  # noqa: ASYNC110 - it is a count
+            while not here.registry.audience.room._asking[""] > HOST_MESSAGES_MAX:  # noqa: ASYNC110 - it is a count
                 await asyncio.sleep(0)
         history.forget(history.end)
         await held.aclose()
@@ -332,13 +332,13 @@ async def test_watches_are_bounded_and_counted() -> None:
         running = [here.agents.watch_agents(WatchAgentsRequest(parent=PARENT), CALL) for _ in range(2)]
         for watch in running:
             await anext(watch)
-        assert here.registry.watchers == 2
+        assert here.registry.audience.count == 2
         with pytest.raises(HoldfastError) as refused:
             await here.watch(1)
         assert refused.value.reason is Reason.QUOTA_EXCEEDED
         for watch in running:
             await watch.aclose()
-        assert here.registry.watchers == 0
+        assert here.registry.audience.count == 0
         await here.watch(1)
 
 
