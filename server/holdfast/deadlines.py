@@ -54,6 +54,17 @@ class Deadlines:
         self._due_s[name] = self._clock() + left_s
         heapq.heappush(self._heap, (self._due_s[name], name))
 
+    def start(self, name: str, left_s: float) -> None:
+        """Counts so many seconds from now, in the place of the deadline before."""
+        self._told.pop(name, None)
+        self._due_s[name] = self._clock() + left_s
+        heapq.heappush(self._heap, (self._due_s[name], name))
+
+    def left_s(self, name: str) -> float | None:
+        """How long until the deadline of a name, in seconds; None without one."""
+        due_s = self._due_s.get(name)
+        return max(0.0, due_s - self._clock()) if due_s is not None else None
+
     def clear(self, name: str) -> None:
         """Forgets a deadline, if there is one."""
         self._due_s.pop(name, None)

@@ -101,7 +101,9 @@ class Reason(Enum):
     HANDOFF_NOT_FOUND = ReasonInfo(
         code_pb2.NOT_FOUND, True, Fault.STATE, "No handoff has this name.", "Check the name."
     )
-    LOCK_NOT_FOUND = ReasonInfo(code_pb2.NOT_FOUND, True, Fault.STATE, "No lock has this name.", "Check the name.")
+    LOCK_NOT_FOUND = ReasonInfo(
+        code_pb2.NOT_FOUND, True, Fault.STATE, "Nobody holds a lock of this name.", "Check the name."
+    )
     ELECTION_NOT_FOUND = ReasonInfo(
         code_pb2.NOT_FOUND, True, Fault.STATE, "No election has this name.", "Check the name."
     )

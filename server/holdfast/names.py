@@ -13,6 +13,8 @@ SECRET_PREFIX = "secret:"  # noqa: S105 - says what a record is
 DECISION_PREFIX = "decision:"
 DECISION_STATE_PREFIX = "decision-state:"
 VOTE_PREFIX = "vote:"
+LOCK_PREFIX = "lock:"
+ELECTION_PREFIX = "election:"
 
 
 def agent_name(parent: str, agent_id: str) -> str:
@@ -93,3 +95,8 @@ def decision_state_key(name: str) -> str:
 def vote_key(decision: str, agent: str) -> str:
     """Store key of an agent's vote on a decision; both are of one namespace."""
     return f"{VOTE_PREFIX}{decision}/{agent.rsplit('/', 1)[1]}"
+
+
+def hold_key(name: str) -> str:
+    """Store key of who holds a lock, or leads an election."""
+    return (ELECTION_PREFIX if collection_of(name) == "elections" else LOCK_PREFIX) + name

@@ -224,8 +224,8 @@ def _known_value(enum: EnumDescriptor) -> ValueCheck:
 
 
 def _bytes_at_most(limit: int) -> ValueCheck:
-    def check(value: str) -> str | None:
-        length = len(value.encode())
+    def check(value: str | bytes) -> str | None:
+        length = len(value.encode() if isinstance(value, str) else value)
         return None if length <= limit else f"has {length} bytes, more than the {limit} allowed"
 
     return check

@@ -11,9 +11,11 @@ from google.protobuf.message import DecodeError
 from holdfast import names
 from holdfast.answers import Answers
 from holdfast.core.decisions.entry import DecisionEntry
+from holdfast.core.holds.entry import HoldEntry
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of
 from holdfast.decisions import DeadlineListener, Decisions
 from holdfast.history import Event, History
+from holdfast.holds import Holds
 from holdfast.indexes import Indexes, Names, Population
 from holdfast.parts import Kind, Part
 from holdfast.registry.v1.agent_pb2 import (
@@ -64,6 +66,7 @@ class View:
         replicas: Revision of the last beat by replica, in a store that several share.
         answers: To requests with a request_id.
         decisions: All there are.
+        holds: Of locks and elections, all there are.
         growing: Bytes that are on their way into the agents of leases; kept right by whoever writes them.
     """
 
@@ -79,6 +82,7 @@ class View:
         self._leases: dict[str, LeaseEntry] = {}
         self.answers = Answers()
         self.decisions = Decisions(deadlines)
+        self.holds = Holds(self.lease)
         self._admin: dict[str, AdminEntry] = {}
         self._secrets: dict[str, KeyValue] = {}
         self._indexes = Indexes()
@@ -90,7 +94,7 @@ class View:
         self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._events: list[Event] = []
-        self._parts: tuple[Part, ...] = (self.decisions,)
+        self._parts: tuple[Part, ...] = (self.decisions, self.holds)
         self._kinds = self._own_kinds()
         for part in self._parts:
             self._kinds |= part.kinds()
@@ -138,6 +142,24 @@ class View:
     def unsettled_count(self) -> int:
         """How many decisions have not ended."""
         return self.decisions.unsettled_count
+
+    def hold(self, name: str) -> HoldEntry | None:
+        """The hold of the lock or election of this name, or one lost whose delay is not over."""
+        return self.holds.get(name)
+
+    def holds_of(self, lease: str) -> int:
+        """How many holds are bound to a lease."""
+        return self.holds.of_lease(lease)
+
+    @property
+    def holds_count(self) -> int:
+        """How many holds there are, lost ones included."""
+        return len(self.holds)
+
+    @property
+    def holds_bytes(self) -> int:
+        """What they take."""
+        return self.holds.size_bytes
 
     def admin(self, name: str) -> AdminEntry | None:
         """What an operator decided about the agent of this name, whether it is there or not."""

@@ -73,6 +73,9 @@ POOLS: dict[str, Sequence[Any]] = {
     "etag": ["", "1", "2", "3"],
     "start_revision": [0, 1, 2, 5],
     "id": ["review", "test"],
+    "holder": ["a", "b"],
+    "candidate": ["a", "b"],
+    "resource": [f"{PARENT}/{each}" for each in ("locks/l", "elections/l", "agents/a", "activations/x")],
     "leases": [*LEASES, f"{PARENT}/leases/none"],
 }
 """Values of a field by its name, with which requests meet each other's agents and leases."""
@@ -164,6 +167,9 @@ def _fitting(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Values:
         return st.sampled_from(AGENTS)
     if "/leases/" in rules.pattern:
         return st.sampled_from(LEASES)
+    if "/locks/" in rules.pattern or "/elections/" in rules.pattern:
+        collection = "locks" if "/locks/" in rules.pattern else "elections"
+        return st.sampled_from([f"{PARENT}/{collection}/{each}" for each in "ll2"])
     if field.message_type is not None:
         if rules.HasField("duration_ms_gte"):
             return st.integers(rules.duration_ms_gte, rules.duration_ms_lte).map(_duration)
@@ -172,6 +178,8 @@ def _fitting(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Values:
         return st.sampled_from([value.number for value in field.enum_type.values])
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return st.booleans()
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.binary(max_size=8)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return st.from_regex(rules.pattern, fullmatch=True) if rules.pattern else st.text("ab é", max_size=8)
     return st.integers(rules.gte if rules.HasField("gte") else 0, rules.lte if rules.HasField("lte") else 1000)
@@ -184,6 +192,8 @@ def _unfitting(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Values:
         return _numbers(32)
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return st.booleans()
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.sampled_from([b"\0\xff", b"x" * (rules.bytes_max + 1)])
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return st.sampled_from(WILD_POOLS.get(field.name, TEXTS)) | _texts()
     bits = 64 if field.cpp_type in (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64) else 32

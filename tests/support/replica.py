@@ -35,7 +35,9 @@ from holdfast.registry.v1.lease_service_pb2 import (
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
 from holdfast.service.decisions import DecisionHandlers
+from holdfast.service.elections import ElectionHandlers
 from holdfast.service.leases import LeaseHandlers
+from holdfast.service.locks import LockHandlers
 from holdfast.service.registry import Registry
 from holdfast.store.interface import Store
 from holdfast.store.memory import MemoryStore
@@ -70,12 +72,16 @@ class Replica:
     agents: AgentRegistry = field(init=False)
     leases: LeaseHandlers = field(init=False)
     decisions: DecisionHandlers = field(init=False)
+    locks: LockHandlers = field(init=False)
+    elections: ElectionHandlers = field(init=False)
 
     def __post_init__(self) -> None:
         self.registry.audience.watchers_max = 2
         self.agents = AgentRegistry(self.registry, progress_every_s=0.05)
         self.leases = LeaseHandlers(self.registry)
         self.decisions = DecisionHandlers(self.registry, progress_every_s=0.05)
+        self.locks = LockHandlers(self.registry)
+        self.elections = ElectionHandlers(self.registry)
 
     async def register(self, agent_id: str, ttl_s: float | None = None, **fields: object) -> Agent:
         request = RegisterAgentRequest(**{"parent": PARENT, "agent_id": agent_id, **fields})

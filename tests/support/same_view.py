@@ -54,6 +54,13 @@ def contents(view: View) -> dict[str, Any]:
         "admin": view._admin,
         "decisions": {name: view.decision(name) for name in view.decisions._states},
         "decisions_votes": view.decisions._votes,
+        "holds": {name: view.hold(name) for name in view.holds._records},
+        "holds_sizes": (len(view.holds), view.holds.size_bytes, +view.holds._counts, view.holds._lost),
+        "holds_by_lease": dict(view.holds._by_lease),
+        "locks": {
+            parent: view.holds.locks_after(parent)
+            for parent in {*view.holds._names._by_parent, *view.holds._names._late}
+        },
         "to_drain": set(view.to_drain),
         "ended": set(view._ended),
         "standing": view.leases_standing,

@@ -17,10 +17,24 @@ from holdfast.errors import DOMAIN, Reason
 from holdfast.service.transport import Gate, Transport
 from holdfast.serving.health import Health
 from holdfast.serving.metrics import Metrics
-from holdfast.serving.server import DECISION_SERVICE, HEALTH_SERVICE, LEASE_SERVICE, REGISTRY_SERVICE
+from holdfast.serving.server import (
+    DECISION_SERVICE,
+    ELECTION_SERVICE,
+    HEALTH_SERVICE,
+    LEASE_SERVICE,
+    LOCK_SERVICE,
+    REGISTRY_SERVICE,
+)
 from support.replica import Replica
 
-METHODS: list[MethodDescriptor] = [*REGISTRY_SERVICE.methods, *LEASE_SERVICE.methods, *DECISION_SERVICE.methods]
+METHODS: list[MethodDescriptor] = [
+    method
+    for service in (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE, LOCK_SERVICE, ELECTION_SERVICE)
+    for method in service.methods
+]
+
+WAITING = frozenset({"AcquireLock", "Campaign"})
+"""Unary calls that may wait for long; one that does counts as answered."""
 
 DETAIL_OF: dict[grpc.StatusCode, type[Message]] = {
     grpc.StatusCode.INVALID_ARGUMENT: details_pb2.BadRequest,
@@ -120,6 +134,8 @@ class Surface:
             transport.service(REGISTRY_SERVICE, here.agents),
             transport.service(LEASE_SERVICE, here.leases),
             transport.service(DECISION_SERVICE, here.decisions),
+            transport.service(LOCK_SERVICE, here.locks),
+            transport.service(ELECTION_SERVICE, here.elections),
             transport.service(HEALTH_SERVICE, Health([]), gated=False),
         ]
 
@@ -139,7 +155,7 @@ class Surface:
         is_stream = method.server_streaming and not to_its_end
         await asyncio.wait(
             {running, first} if is_stream else {running},
-            timeout=QUIET_S if is_stream else None,
+            timeout=QUIET_S if is_stream or method.name in WAITING else None,
             return_when=asyncio.FIRST_COMPLETED,
         )
         first.cancel()

@@ -20,6 +20,7 @@ from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
 from holdfast.replicas import TAKEN_AT_ONCE, TAKEOVER_S, Replicas
 from holdfast.service.audience import Audience
+from holdfast.service.holding import Holding
 from holdfast.service.writing import Writer
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
 from holdfast.store.interface import Store
@@ -62,6 +63,9 @@ class Registry:
         self._when_due: dict[str, Callable[[str], Awaitable[object]]] = {"decisions": self._end_voting}
         self.deadlines = Deadlines(clock, wall_clock, self._act_on_deadline)
         self.view = View(self.keeper, self.deadlines)
+        self.holding = Holding(self.take, self.now, self.deadlines)
+        self.view.holds.listener = self.holding
+        self._when_due |= {"locks": self.holding.end_delay, "elections": self.holding.end_delay}
         self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
         self.audience = Audience()
         self._writer = Writer(store, self.view, self.replica)
@@ -87,6 +91,7 @@ class Registry:
             await self.view.run(self.store)
         finally:
             self._writer.stop()
+            self.holding.stop()
 
     async def start_keeping(self) -> None:
         """Gives every lease its full TTL, then ends those nobody keeps, until cancelled; the view must be whole."""

@@ -21,13 +21,15 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast import __version__
 from holdfast.cli import InputError
-from holdfast.coordination.v1 import decision_service_pb2
+from holdfast.coordination.v1 import decision_service_pb2, election_service_pb2, lock_service_pb2
 from holdfast.registry.v1 import agent_registry_service_pb2, lease_service_pb2
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.decisions import DecisionHandlers
 from holdfast.service.drainer import Drainer
+from holdfast.service.elections import ElectionHandlers
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
+from holdfast.service.locks import LockHandlers
 from holdfast.service.registry import Registry
 from holdfast.service.transport import UPLOAD_BYTES_MAX, Gate, Transport
 from holdfast.serving import collector
@@ -64,9 +66,11 @@ further ones back.
 REGISTRY_SERVICE = agent_registry_service_pb2.DESCRIPTOR.services_by_name["AgentRegistryService"]
 LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 DECISION_SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"]
+LOCK_SERVICE = lock_service_pb2.DESCRIPTOR.services_by_name["LockService"]
+ELECTION_SERVICE = election_service_pb2.DESCRIPTOR.services_by_name["ElectionService"]
 HEALTH_SERVICE: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 REFLECTION_SERVICE: ServiceDescriptor = cast("Any", reflection_pb2.DESCRIPTOR).services_by_name["ServerReflection"]
-OURS = (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE)
+OURS = (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE, LOCK_SERVICE, ELECTION_SERVICE)
 SERVICES = [each.full_name for each in (*OURS, HEALTH_SERVICE, REFLECTION_SERVICE)]
 
 GRPC_OPTIONS = [
@@ -169,6 +173,8 @@ class Server:
             transport.service(REGISTRY_SERVICE, AgentRegistry(self._registry)),
             transport.service(LEASE_SERVICE, LeaseHandlers(self._registry)),
             transport.service(DECISION_SERVICE, DecisionHandlers(self._registry)),
+            transport.service(LOCK_SERVICE, LockHandlers(self._registry)),
+            transport.service(ELECTION_SERVICE, ElectionHandlers(self._registry)),
             transport.service(HEALTH_SERVICE, self._health, gated=False),
             transport.service(REFLECTION_SERVICE, Reflection(SERVICES), gated=False),
         )
@@ -266,6 +272,7 @@ class Server:
                 self._config.ready_file.unlink(missing_ok=True)
             await asyncio.sleep(DRAIN_NOTICE_S)
         self._gate.drain()
+        self._registry.holding.lines.close()
         await server.stop(timeout_s)
 
     async def _end(self, tasks: set[asyncio.Task[Any]]) -> None:

@@ -12,6 +12,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 import holdfast
 from holdfast.coordination.v1 import decision_service_pb2 as decisions_pb
+from holdfast.coordination.v1 import lock_service_pb2 as locks_pb
 from holdfast.core.leases import AGENTS_BYTES_MAX
 from holdfast.errors import Reason
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
@@ -28,9 +29,7 @@ NOT_YET: frozenset[Reason] = frozenset(
     {
         Reason.ACTIVATION_NOT_FOUND,
         Reason.HANDOFF_NOT_FOUND,
-        Reason.LOCK_NOT_FOUND,
         Reason.ELECTION_NOT_FOUND,
-        Reason.LOCK_HELD,
         Reason.ACTIVATION_CLOSED,
         Reason.HANDOFF_CLOSED,
         Reason.SLOTS_EXHAUSTED,
@@ -38,7 +37,7 @@ NOT_YET: frozenset[Reason] = frozenset(
         Reason.BREAKER_OPEN,
     }
 )
-"""Reasons of what is not built: activations, handoffs, locks, elections, quotas of calls, breakers."""
+"""Reasons of what is not built: activations, handoffs, elections that operators end, quotas of calls, breakers."""
 
 Scene = Callable[[Replica, Surface], Awaitable[Answer]]
 SCENES: dict[Reason, Scene] = {}
@@ -145,6 +144,20 @@ async def _(here: Replica, surface: Surface) -> Answer:
 async def _(here: Replica, surface: Surface) -> Answer:
     other = await here.register("b")
     return await surface.ask("RegisterAgent", registration(agent=Agent(lease=other.lease)))
+
+
+@scene(Reason.LOCK_NOT_FOUND)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    return await surface.ask("ForceReleaseLock", locks_pb.ForceReleaseLockRequest(lock=f"{PARENT}/locks/free"))
+
+
+@scene(Reason.LOCK_HELD)
+async def _(here: Replica, surface: Surface) -> Answer:
+    lease = (await here.grant()).name
+    for holder in "ab":
+        request = locks_pb.AcquireLockRequest(lock=f"{PARENT}/locks/l", holder=holder, lease=lease)
+        answer = await surface.ask("AcquireLock", request)
+    return answer
 
 
 @scene(Reason.QUOTA_EXCEEDED)

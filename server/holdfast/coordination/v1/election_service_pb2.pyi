@@ -86,9 +86,11 @@ class CampaignRequest(_message.Message):
     lease: _builtins.str
     """The lease it is bound to, of the same namespace."""
     value: _builtins.bytes
-    """What to tell observers. At most 64 KiB."""
+    """What to tell observers. At most 64 KiB. Whoever leads already goes on with what it told last; see ProclaimLeader."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: a replay returns the first answer, the same id with other content is refused."""
+    """Makes the call safe to repeat: a replay returns the leadership won first, or FENCE_STALE once that is over; the same id with other
+    content is refused.
+    """
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """How long to wait in line, 0 to 24 h; unset: as long as the call's deadline allows."""

@@ -127,7 +127,9 @@ class AcquireLockRequest(_message.Message):
     lease: _builtins.str
     """The lease it is bound to, of the same namespace."""
     request_id: _builtins.str
-    """Makes the call safe to repeat: a replay returns the first answer, the same id with other content is refused."""
+    """Makes the call safe to repeat: a replay returns the hold got first, or FENCE_STALE once that has ended, so that it is never taken for
+    one that is held. The same id with other content is refused.
+    """
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """How long to wait in line, 0 to 10 min; 0 or unset: not at all."""
@@ -363,7 +365,7 @@ class VerifyFenceRequest(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
-    """What the fence is of: a lock, election, activation, handoff or agent, by name."""
+    """What the fence is of: a lock, election, activation or agent, by name."""
     fence: _builtins.int
     """The fence."""
     def __init__(

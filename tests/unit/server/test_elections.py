@@ -1,0 +1,106 @@
+"""Elections through the handlers: a lock with a value."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from holdfast.coordination.v1 import election_service_pb2 as pb
+from holdfast.core.holds import acquiring
+from holdfast.errors import HoldfastError, Reason
+from support.holding import ELECTION, campaign, leader, until_waiting, verify
+from support.replica import CALL, PARENT, Replica, replica
+from support.same_view import assert_view_is_what_the_store_says
+
+
+@contextlib.asynccontextmanager
+async def refused(reason: Reason, here: Replica) -> AsyncIterator[None]:
+    """The block is refused for a reason, and leaves the election as it was."""
+    before, revision = await leader(here), here.registry.store.revision
+    with pytest.raises(HoldfastError) as caught:
+        yield
+    assert caught.value.reason is reason, caught.value
+    assert (here.registry.store.revision, await leader(here)) == (revision, before)
+
+
+async def proclaim(here: Replica, fence: int, value: bytes) -> pb.Leadership:
+    request = pb.ProclaimLeaderRequest(election=ELECTION, fence=fence, value=value)
+    return (await here.elections.proclaim_leader(request, CALL)).leadership
+
+
+async def resign(here: Replica, fence: int) -> int:
+    request = pb.ResignLeadershipRequest(election=ELECTION, fence=fence)
+    return (await here.elections.resign_leadership(request, CALL)).revision
+
+
+async def test_a_leader_tells_until_it_resigns_and_the_next_leads_in_that_revision() -> None:
+    async with replica() as here:
+        a, b = (await here.grant()).name, (await here.grant()).name
+        first = await campaign(here, "a", a, value=b"at a")
+        assert (first.leader, first.value, first.revision) == ("a", b"at a", here.registry.store.revision)
+        waiting = asyncio.ensure_future(campaign(here, "b", b, None, value=b"at b"))
+        await until_waiting(here, 1, ELECTION)
+        told = await proclaim(here, first.fence, b"moved")
+        assert (told.fence, told.value, told.elect_time) == (first.fence, b"moved", first.elect_time)
+        assert told.revision == here.registry.store.revision
+        assert await leader(here) == told
+        revision = await resign(here, first.fence)
+        second = await waiting
+        assert (second.leader, second.value, second.revision) == ("b", b"at b", revision)
+        assert second.fence > first.fence
+        await assert_view_is_what_the_store_says(here.registry)
+        async with refused(Reason.FENCE_STALE, here):
+            await proclaim(here, first.fence, b"I am back")
+        async with refused(Reason.FENCE_STALE, here):
+            await resign(here, first.fence)
+
+
+async def test_nobody_leads_from_the_end_of_the_leader_s_lease_on() -> None:
+    """And nobody else before the delay is over."""
+    async with replica() as here:
+        a, b = (await here.grant()).name, (await here.grant()).name
+        first = await campaign(here, "a", a, value=b"at a")
+        waiting = asyncio.ensure_future(campaign(here, "b", b, 60))
+        await until_waiting(here, 1, ELECTION)
+        await here.revoke(a)
+        assert await leader(here) == pb.Leadership(election=ELECTION)
+        assert await verify(here, ELECTION, first.fence) == (False, 0)
+        async with refused(Reason.FENCE_STALE, here):
+            await proclaim(here, first.fence, b"still here")
+        await here.pass_time(0.8)
+        assert not waiting.done()
+        await here.pass_time(0.4)
+        assert (await waiting).leader == "b"
+
+
+async def test_a_leader_that_campaigns_again_leads_as_before() -> None:
+    """With the value it told last: ProclaimLeader changes that."""
+    async with replica() as here:
+        lease = (await here.grant()).name
+        first = await campaign(here, "a", lease, value=b"1", request_id="r")
+        assert await campaign(here, "a", lease, value=b"2") == first
+        assert await campaign(here, "a", lease, value=b"1", request_id="r") == first
+        await resign(here, first.fence)
+        async with refused(Reason.FENCE_STALE, here):
+            await campaign(here, "a", lease, value=b"1", request_id="r")
+
+
+async def test_a_lock_and_an_election_of_one_id_are_not_in_each_other_s_way() -> None:
+    async with replica() as here:
+        lease = (await here.grant()).name
+        led = await campaign(here, "a", lease, election=f"{PARENT}/elections/l")
+        assert await verify(here, f"{PARENT}/locks/l", led.fence) == (False, 0)
+        assert len(here.registry.view.holds) == 1
+
+
+async def test_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with replica() as here:
+        lease = (await here.grant()).name
+        led = await campaign(here, "a", lease, value=b"x" * 1000)
+        monkeypatch.setattr(acquiring, "HOLDS_BYTES_MAX", here.registry.view.holds_bytes + 10)
+        async with refused(Reason.QUOTA_EXCEEDED, here):
+            await proclaim(here, led.fence, b"x" * 1011)
+        await proclaim(here, led.fence, b"x" * 1005)
+        with pytest.raises(HoldfastError, match="QUOTA_EXCEEDED"):
+            await campaign(here, "b", lease, election=f"{PARENT}/elections/other", value=b"x" * 10)
