@@ -11,6 +11,10 @@ from holdfast.indexes import Names
 from holdfast.parts import Kind, Part
 from holdfast.storage.v1.holds_pb2 import HoldRecord
 from holdfast.store.interface import KeyValue
+from holdfast.topics import Changed
+
+LEADERSHIP_BYTES = 1 << 10
+"""What a change of a leadership takes in memory besides the record before."""
 
 
 class HoldListener(Protocol):
@@ -31,17 +35,21 @@ class Holds(Part):
     Attributes:
         listener: Told of changes, once there is one.
         size_bytes: What all of them take.
+        on_lost: Called with each that is lost.
     """
 
     def __init__(self, lease_of: Callable[[str], LeaseEntry | None]) -> None:
         self.listener: HoldListener | None = None
         self.size_bytes = 0
+        self.on_lost: Callable[[HoldEntry], None] = lambda _entry: None
         self._lease_of = lease_of
         self._records: dict[str, tuple[HoldRecord, int]] = {}
         self._by_lease: defaultdict[str, set[str]] = defaultdict(set)
         self._lost: set[str] = set()
         self._counts = Counter[str]()
         self._names = Names()
+        self._led: dict[str, HoldEntry] = {}
+        self._touched: dict[str, HoldEntry | None] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -68,6 +76,15 @@ class Holds(Part):
     def locks_after(self, parent: str, name: str = "") -> Sequence[str]:
         """Names of the locks of a namespace that have a hold, in order, from the first greater than `name`."""
         return self._names.after(parent, name)
+
+    def take_changes(self) -> Sequence[Changed]:
+        """Leaderships that began, told something else, or ended; each under its election's name as the topic."""
+        touched, self._touched = self._touched, {}
+        return [
+            Changed(name, name, before, now, LEADERSHIP_BYTES + (before.size_bytes if before is not None else 0))
+            for name, before in touched.items()
+            if _is_other(before, now := self._led.get(name))
+        ]
 
     def kinds(self) -> Mapping[str, Kind]:
         """A record for each hold."""
@@ -118,5 +135,17 @@ class Holds(Part):
         entry = self.get(name)
         if entry is not None and not entry.is_held:
             self._lost.add(name)
+            self.on_lost(entry)
+        if names.collection_of(name) == "elections":
+            self._touched.setdefault(name, self._led.pop(name, None))
+            if entry is not None and entry.is_held:
+                self._led[name] = entry
         if self.listener is not None:
             self.listener.hold_changed(name, entry)
+
+
+def _is_other(before: HoldEntry | None, now: HoldEntry | None) -> bool:
+    """Whether observers see a difference; that somebody was told of a leadership anew is none."""
+    if before is None or now is None:
+        return before is not now
+    return (before.fence, before.changed_at) != (now.fence, now.changed_at)

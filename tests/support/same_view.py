@@ -56,6 +56,7 @@ def contents(view: View) -> dict[str, Any]:
         "decisions_votes": view.decisions._votes,
         "holds": {name: view.hold(name) for name in view.holds._records},
         "holds_sizes": (len(view.holds), view.holds.size_bytes, +view.holds._counts, view.holds._lost),
+        "led": view.holds._led,
         "holds_by_lease": dict(view.holds._by_lease),
         "locks": {
             parent: view.holds.locks_after(parent)

@@ -24,6 +24,7 @@ from holdfast.replicas import Replicas
 from holdfast.service.registry import Registry
 from holdfast.service.transport import CallObserver
 from holdfast.serving.decision_metrics import DecisionMetrics
+from holdfast.serving.hold_metrics import HoldMetrics
 from holdfast.store.batching import BatchStats
 
 CALL_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 2.5, 5, 10)
@@ -90,6 +91,7 @@ class Metrics:
             registry=self.registry,
         )
         self.decisions = DecisionMetrics(self.registry)
+        self.holds = HoldMetrics(self.registry)
         self.ready = Gauge(
             "holdfast_ready", "1 while the server serves, 0 while it starts or drains.", registry=self.registry
         )
@@ -116,6 +118,7 @@ class Metrics:
     def observe_registry(self, registry: Registry) -> None:
         """Adds the state's gauges, read when they are asked for."""
         self.registry.register(_RegistryCollector(registry))
+        self.holds.observe(registry)
 
 
 class _MethodMetrics:

@@ -104,3 +104,61 @@ async def test_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await proclaim(here, led.fence, b"x" * 1005)
         with pytest.raises(HoldfastError, match="QUOTA_EXCEEDED"):
             await campaign(here, "b", lease, election=f"{PARENT}/elections/other", value=b"x" * 10)
+
+
+# Observing.
+
+
+@contextlib.asynccontextmanager
+async def observing(here: Replica) -> AsyncIterator[AsyncIterator[pb.ObserveLeaderResponse]]:
+    async with contextlib.aclosing(
+        here.elections.observe_leader(pb.ObserveLeaderRequest(election=ELECTION), CALL)
+    ) as observed:
+        yield observed
+
+
+async def test_an_observer_sees_each_leadership_once_and_nothing_else() -> None:
+    """Not that a leader asked again, not a delay that ends, and not what becomes of other elections."""
+    async with replica() as here:
+        leases = [(await here.grant()).name for _ in range(3)]
+        first = await campaign(here, "0", leases[0])
+        async with observing(here) as observed:
+            assert (await anext(observed)).leadership == first
+            await campaign(here, "0", leases[0])
+            await campaign(here, "0", leases[0], election=f"{PARENT}/elections/other")
+            waiting = asyncio.ensure_future(campaign(here, "1", leases[1], 60))
+            await until_waiting(here, 1, ELECTION)
+            revision = await resign(here, first.fence)
+            seen = await anext(observed)
+            assert (seen.leadership, seen.revision) == (await waiting, revision)
+            revision = await here.revoke(leases[1])
+            assert await anext(observed) == pb.ObserveLeaderResponse(
+                leadership=pb.Leadership(election=ELECTION), revision=revision
+            )
+            await here.pass_time(1.3)
+            last = await campaign(here, "2", leases[2])
+            assert (await anext(observed)).leadership == last
+            assert last.fence > seen.leadership.fence > first.fence
+
+
+async def test_an_observer_that_does_not_read_is_told_that_it_missed_something() -> None:
+    async with replica() as here:
+        lease = (await here.grant()).name
+        async with observing(here) as observed:
+            await anext(observed)
+            led = await campaign(here, "a", lease)
+            await resign(here, led.fence)
+            here.registry.view.history.forget(here.registry.view.revision)
+            with pytest.raises(HoldfastError, match="REVISION_COMPACTED"):
+                await anext(observed)
+
+
+async def test_observers_are_counted_among_the_watches() -> None:
+    async with replica() as here:
+        async with observing(here) as one, observing(here) as two:
+            await anext(one)
+            await anext(two)
+            async with observing(here) as three:
+                with pytest.raises(HoldfastError, match="QUOTA_EXCEEDED"):
+                    await anext(three)
+        assert here.registry.audience.count == 0

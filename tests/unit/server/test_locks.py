@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -519,3 +520,10 @@ async def test_two_replicas_never_both_grant() -> None:
         await until_waiting(theirs, 1)
         await release(mine, held.fence)
         assert (await waiting).fence > held.fence
+
+
+def test_the_example_of_a_guarded_resource_is_true() -> None:
+    """docs/locks.md asserts what it shows."""
+    page = (Path(__file__).parents[3] / "docs" / "locks.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(block, {"__name__": "example"})

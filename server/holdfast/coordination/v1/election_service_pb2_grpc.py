@@ -95,7 +95,8 @@ class ElectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ObserveLeader(self, request, context):
-        """Streams leaderships as they come and go, fences in order: first who leads now, then each change.
+        """Streams leaderships as they come and go, each once, fences in order: first who leads now, then each change. One that is not read for so
+        long that it misses changes ends with REVISION_COMPACTED: observe anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

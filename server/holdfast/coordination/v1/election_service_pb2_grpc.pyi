@@ -42,7 +42,9 @@ class ElectionServiceStub:
     GetLeader: _grpc.UnaryUnaryMultiCallable[_election_service_pb2.GetLeaderRequest, _election_service_pb2.GetLeaderResponse]
     """Reads who leads."""
     ObserveLeader: _grpc.UnaryStreamMultiCallable[_election_service_pb2.ObserveLeaderRequest, _election_service_pb2.ObserveLeaderResponse]
-    """Streams leaderships as they come and go, fences in order: first who leads now, then each change."""
+    """Streams leaderships as they come and go, each once, fences in order: first who leads now, then each change. One that is not read for so
+    long that it misses changes ends with REVISION_COMPACTED: observe anew.
+    """
 
 @_typing.type_check_only
 class ElectionServiceAsyncStub(ElectionServiceStub):
@@ -58,7 +60,9 @@ class ElectionServiceAsyncStub(ElectionServiceStub):
     GetLeader: _aio.UnaryUnaryMultiCallable[_election_service_pb2.GetLeaderRequest, _election_service_pb2.GetLeaderResponse]  # type: ignore[assignment]
     """Reads who leads."""
     ObserveLeader: _aio.UnaryStreamMultiCallable[_election_service_pb2.ObserveLeaderRequest, _election_service_pb2.ObserveLeaderResponse]  # type: ignore[assignment]
-    """Streams leaderships as they come and go, fences in order: first who leads now, then each change."""
+    """Streams leaderships as they come and go, each once, fences in order: first who leads now, then each change. One that is not read for so
+    long that it misses changes ends with REVISION_COMPACTED: observe anew.
+    """
 
 class ElectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Elects leaders: at most one at a time, as long as its lease stands."""
@@ -101,6 +105,8 @@ class ElectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _election_service_pb2.ObserveLeaderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_election_service_pb2.ObserveLeaderResponse], _abc.AsyncIterator[_election_service_pb2.ObserveLeaderResponse]]:
-        """Streams leaderships as they come and go, fences in order: first who leads now, then each change."""
+        """Streams leaderships as they come and go, each once, fences in order: first who leads now, then each change. One that is not read for so
+        long that it misses changes ends with REVISION_COMPACTED: observe anew.
+        """
 
 def add_ElectionServiceServicer_to_server(servicer: ElectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
