@@ -13,6 +13,7 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.errors import HoldfastError
+from holdfast.guard import HELD_S_MAX, StallGuard
 
 TICK_S = 0.25
 """Longest sleep between looks at the clock."""
@@ -43,16 +44,35 @@ class Deadlines:
         self._act = act
         self._due_s: dict[str, float] = {}
         self._told: dict[str, int] = {}
+        self._silences: dict[str, float] = {}
+        self._guard = StallGuard(clock())
+        self._heard_from_s = clock()
         self._heap: list[tuple[float, str]] = []
 
     def set(self, name: str, deadline: Timestamp) -> None:
         """Counts towards a deadline, in the place of the one before; towards one that is known it just goes on."""
         if name in self._due_s and self._told.get(name) == deadline.ToNanoseconds():
             return
-        self._told[name] = deadline.ToNanoseconds()
         left_s = max(0.0, deadline.ToMilliseconds() / 1000 - self._wall_clock())
+        self._begin(name, deadline.ToNanoseconds(), left_s)
+
+    def listen(self, name: str, since_revision: int, silence_s: float) -> None:
+        """Counts a silence from now on that began with a revision; towards one that is known it just goes on.
+
+        What is not heard while this process stands still is no silence: such a deadline moves, as leases' do.
+        """
+        if name in self._silences and self._told.get(name) == since_revision:
+            return
+        self._begin(name, since_revision, silence_s)
+        self._silences[name] = self._due_s[name]
+
+    def _begin(self, name: str, told: int, left_s: float) -> None:
+        self._told[name] = told
         self._due_s[name] = self._clock() + left_s
         heapq.heappush(self._heap, (self._due_s[name], name))
+        if len(self._heap) > 2 * len(self._due_s) + 64:  # most are cleared long before they are due
+            self._heap = [(due_s, each) for each, due_s in self._due_s.items()]
+            heapq.heapify(self._heap)
 
     def start(self, name: str, left_s: float) -> None:
         """Counts so many seconds from now, in the place of the deadline before."""
@@ -69,6 +89,7 @@ class Deadlines:
         """Forgets a deadline, if there is one."""
         self._due_s.pop(name, None)
         self._told.pop(name, None)
+        self._silences.pop(name, None)
 
     def is_past(self, name: str) -> bool:
         """Whether the deadline of a name has passed; False without one."""
@@ -91,12 +112,22 @@ class Deadlines:
 
     def _pop_due(self) -> list[str]:
         now_s = self._clock()
+        self._heard_from_s = max(self._heard_from_s, now_s + self._guard.look(now_s))
         due: dict[str, None] = {}
         while self._heap and self._heap[0][0] <= now_s and len(due) < AT_ONCE:
             due_s, name = heapq.heappop(self._heap)
-            if self._due_s.get(name) == due_s:  # neither moved nor cleared since
+            if self._due_s.get(name) == due_s and not self._must_wait(name, now_s):  # neither moved nor cleared since
                 due[name] = None
         return list(due)
+
+    def _must_wait(self, name: str, now_s: float) -> bool:
+        """Gives a silence the time in which nothing was heard, at most `HELD_S_MAX` in all."""
+        first_due_s = self._silences.get(name)
+        if first_due_s is None or min(self._heard_from_s, first_due_s + HELD_S_MAX) <= now_s:
+            return False
+        self._due_s[name] = min(self._heard_from_s, first_due_s + HELD_S_MAX)
+        heapq.heappush(self._heap, (self._due_s[name], name))
+        return True
 
     async def _try(self, name: str) -> bool:
         """Whether it was done; what was not is due again."""
