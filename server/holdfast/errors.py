@@ -165,6 +165,13 @@ class Reason(Enum):
     ACTIVATION_CLOSED = ReasonInfo(
         code_pb2.FAILED_PRECONDITION, True, Fault.STATE, "The activation has ended.", "Read its result."
     )
+    ACTIVATION_STATE_CONFLICT = ReasonInfo(
+        code_pb2.FAILED_PRECONDITION,
+        True,
+        Fault.STATE,
+        "The activation's state does not allow the call.",
+        "Read the activation; accept it before you work on it.",
+    )
     HANDOFF_CLOSED = ReasonInfo(
         code_pb2.FAILED_PRECONDITION, True, Fault.STATE, "The handoff has ended.", "Read its state."
     )

@@ -15,6 +15,9 @@ DECISION_STATE_PREFIX = "decision-state:"
 VOTE_PREFIX = "vote:"
 LOCK_PREFIX = "lock:"
 ELECTION_PREFIX = "election:"
+ACTIVATION_PREFIX = "activation:"
+ACTIVATION_STATE_PREFIX = "activation-state:"
+WORK_PREFIX = "work:"
 
 
 def agent_name(parent: str, agent_id: str) -> str:
@@ -100,3 +103,23 @@ def vote_key(decision: str, agent: str) -> str:
 def hold_key(name: str) -> str:
     """Store key of who holds a lock, or leads an election."""
     return (ELECTION_PREFIX if collection_of(name) == "elections" else LOCK_PREFIX) + name
+
+
+def activation_name(parent: str, activation_id: str) -> str:
+    """Name of an activation of the namespace `parent` (`namespaces/{namespace}`)."""
+    return f"{parent}/activations/{activation_id}"
+
+
+def activation_key(name: str) -> str:
+    """Store key of what an activation is about."""
+    return ACTIVATION_PREFIX + name
+
+
+def activation_state_key(name: str) -> str:
+    """Store key of where an activation stands."""
+    return ACTIVATION_STATE_PREFIX + name
+
+
+def work_key(agent: str) -> str:
+    """Store key of what an agent is trusted with: written with each assignment to it; holds its breaker."""
+    return WORK_PREFIX + agent

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.core.state import AgentEntry
 from holdfast.registry.v1.agent_pb2 import (
+    ADMIN_STATE_BANNED,
     ADMIN_STATE_ENABLED,
     BREAKER_STATE_OPEN,
     Agent,
@@ -21,6 +23,7 @@ CAPABILITY = AgentExclusionReason.AGENT_EXCLUSION_REASON_CAPABILITY
 TIER = AgentExclusionReason.AGENT_EXCLUSION_REASON_TIER
 LABEL = AgentExclusionReason.AGENT_EXCLUSION_REASON_LABEL
 SLOTS = AgentExclusionReason.AGENT_EXCLUSION_REASON_SLOTS
+DECLINED = AgentExclusionReason.AGENT_EXCLUSION_REASON_DECLINED
 BREAKER = AgentExclusionReason.AGENT_EXCLUSION_REASON_BREAKER
 
 _BELOW_ALL = max(AgentTier.values()) + 1
@@ -47,6 +50,18 @@ class Selector:
             tuple(request.labels.items()),
             request.free_slots_min,
             bool(request.all_of or request.any_of),
+        )
+
+    @classmethod
+    def of_agents(cls, selector: AgentSelector) -> "Selector":
+        """What work asks for, and one free slot; `agent` is looked at by whoever asks."""
+        return cls(
+            frozenset(selector.all_of),
+            frozenset(selector.any_of),
+            selector.tier_max,
+            tuple(selector.labels.items()),
+            1,
+            bool(selector.all_of or selector.any_of),
         )
 
     def is_met_by(self, agent: Agent) -> bool:
@@ -80,6 +95,20 @@ def first_reason(selector: Selector, entry: AgentEntry, free: int) -> Why | None
     if agent.breaker_state == BREAKER_STATE_OPEN:
         return BREAKER
     return None
+
+
+def never_reason(selector: Selector, entry: AgentEntry) -> Why | None:
+    """Why a registered agent could never do the work; None: it could, though it may be busy or held back for now."""
+    agent = entry.agent
+    if not entry.is_live:
+        return EXPIRED
+    if agent.admin_state == ADMIN_STATE_BANNED:
+        return ADMIN_STATE
+    if not selector.is_met_by(agent):
+        return CAPABILITY
+    if selector.tier_max and _rank(agent) > selector.tier_max:
+        return TIER
+    return None if _carries(agent, selector.labels) else LABEL
 
 
 def reasons(selector: Selector, entry: AgentEntry, slots_held: SlotsHeld) -> list[Why]:

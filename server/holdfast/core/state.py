@@ -11,9 +11,11 @@ from holdfast.registry.v1.agent_pb2 import (
     ADMIN_STATE_ENABLED,
     AGENT_LIVENESS_EXPIRED,
     AGENT_LIVENESS_LIVE,
+    BREAKER_STATE_CLOSED,
     AdminState,
     Agent,
 )
+from holdfast.storage.v1.activations_pb2 import WorkRecord
 from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord, RequestRecord
 from holdfast.store.interface import Txn
 
@@ -96,6 +98,12 @@ class AgentEntry:
         _expire(agent, lease)
         return AgentEntry(agent, self.mod_revision)
 
+    def guarded_by(self, work: WorkRecord, revision: int) -> "AgentEntry":
+        """The same agent once its breaker has changed, at a revision."""
+        agent = copy_of(self.agent)
+        _guard(agent, work, revision)
+        return AgentEntry(agent, self.mod_revision)
+
     def ruled_by(self, admin: AdminEntry) -> "AgentEntry":
         """The same agent after an operator's decision."""
         agent = copy_of(self.agent)
@@ -122,7 +130,8 @@ def agent_entry(
 ) -> AgentEntry:
     """What a stored record means, with the lease it names and the operator's decision.
 
-    Liveness, admin state, fence, revision and etag follow from those: the revision is that of the latest of the three.
+    Liveness, admin state, fence, revision and etag follow from those: the revision is that of the latest of the three,
+    or of its breaker, which `AgentEntry.guarded_by` adds.
     """
     agent = copy_of(record.agent)  # a copy of its own takes less memory than a part of the record
     agent.fence = fence_of(record.fence_epoch, record.fence_revision or mod_revision)
@@ -130,6 +139,7 @@ def agent_entry(
     _touch(agent, mod_revision, record.update_time)
     agent.liveness = AGENT_LIVENESS_LIVE
     agent.admin_state = ADMIN_STATE_ENABLED
+    agent.breaker_state = BREAKER_STATE_CLOSED
     if lease is None:  # never written by this version; an agent without a lease must not live for ever
         agent.liveness = AGENT_LIVENESS_EXPIRED
     elif not lease.stands:
@@ -147,6 +157,11 @@ def _expire(agent: Agent, lease: LeaseEntry) -> None:
 def _rule(agent: Agent, admin: AdminEntry) -> None:
     agent.admin_state = admin.record.state
     _touch(agent, admin.mod_revision, admin.record.time)
+
+
+def _guard(agent: Agent, work: WorkRecord, revision: int) -> None:
+    agent.breaker_state = work.breaker_state
+    _touch(agent, revision, work.breaker_time)
 
 
 def _touch(agent: Agent, revision: int, time: Timestamp) -> None:

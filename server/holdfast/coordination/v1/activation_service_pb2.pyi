@@ -82,7 +82,9 @@ Global___ActivationState: _TypeAlias = ActivationState  # noqa: Y015
 
 @_typing.final
 class Activation(_message.Message):
-    """A piece of work."""
+    """A piece of work. Lists, watches, and the answers to what owners and operators do leave out its payload and result;
+    GetActivation and assignments have them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -169,7 +171,9 @@ class Activation(_message.Message):
 
     @_builtins.property
     def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[_agent_registry_service_pb2.AgentExclusion]:
-        """Why agents were left out when one was last looked for: the first hundred by name."""
+        """While PENDING, why it is with no agent: the first hundred by name of those that cannot take it now. In answers of CreateActivation
+        and GetActivation only.
+        """
 
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
@@ -307,7 +311,9 @@ class ActivationFailure(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """A word for machines: the owner's own, or HEARTBEAT_LOST, LEASE_LOST, DEADLINE, START_DEADLINE."""
+    """A word for machines: the owner's own, or HEARTBEAT_LOST, LEASE_LOST, AGENT_BANNED, NOT_STARTED, DECLINED, DEADLINE, START_DEADLINE,
+    CANCELLED.
+    """
     message: _builtins.str
     """For people."""
     retryable: _builtins.bool

@@ -166,7 +166,7 @@ class ActivationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def HeartbeatActivation(self, request, context):
-        """Says that work goes on, and how far it is.
+        """Says that work goes on, and how far it is. RATE_LIMITED if progress changes too often, and nothing is heard then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

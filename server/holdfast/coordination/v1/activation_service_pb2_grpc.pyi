@@ -54,7 +54,7 @@ class ActivationServiceStub:
     DeclineActivation: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.DeclineActivationRequest, _activation_service_pb2.DeclineActivationResponse]
     """Gives an assignment back before any work: it goes to another agent and costs no attempt."""
     HeartbeatActivation: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.HeartbeatActivationRequest, _activation_service_pb2.HeartbeatActivationResponse]
-    """Says that work goes on, and how far it is."""
+    """Says that work goes on, and how far it is. RATE_LIMITED if progress changes too often, and nothing is heard then."""
     CompleteActivation: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.CompleteActivationRequest, _activation_service_pb2.CompleteActivationResponse]
     """Ends work that succeeded."""
     FailActivation: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.FailActivationRequest, _activation_service_pb2.FailActivationResponse]
@@ -90,7 +90,7 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     DeclineActivation: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.DeclineActivationRequest, _activation_service_pb2.DeclineActivationResponse]  # type: ignore[assignment]
     """Gives an assignment back before any work: it goes to another agent and costs no attempt."""
     HeartbeatActivation: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.HeartbeatActivationRequest, _activation_service_pb2.HeartbeatActivationResponse]  # type: ignore[assignment]
-    """Says that work goes on, and how far it is."""
+    """Says that work goes on, and how far it is. RATE_LIMITED if progress changes too often, and nothing is heard then."""
     CompleteActivation: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.CompleteActivationRequest, _activation_service_pb2.CompleteActivationResponse]  # type: ignore[assignment]
     """Ends work that succeeded."""
     FailActivation: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.FailActivationRequest, _activation_service_pb2.FailActivationResponse]  # type: ignore[assignment]
@@ -177,7 +177,7 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _activation_service_pb2.HeartbeatActivationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_activation_service_pb2.HeartbeatActivationResponse, _abc.Awaitable[_activation_service_pb2.HeartbeatActivationResponse]]:
-        """Says that work goes on, and how far it is."""
+        """Says that work goes on, and how far it is. RATE_LIMITED if progress changes too often, and nothing is heard then."""
 
     @_abc_1.abstractmethod
     def CompleteActivation(

@@ -105,6 +105,8 @@ class _AgentExclusionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     """It has fewer free slots than asked for."""
     AGENT_EXCLUSION_REASON_BREAKER: _AgentExclusionReason.ValueType  # 7
     """Its breaker is open."""
+    AGENT_EXCLUSION_REASON_DECLINED: _AgentExclusionReason.ValueType  # 8
+    """It declined this very work a moment ago; of activations that wait."""
 
 class AgentExclusionReason(_AgentExclusionReason, metaclass=_AgentExclusionReasonEnumTypeWrapper):
     """Why an agent cannot do a piece of work."""
@@ -125,6 +127,8 @@ AGENT_EXCLUSION_REASON_SLOTS: AgentExclusionReason.ValueType  # 6
 """It has fewer free slots than asked for."""
 AGENT_EXCLUSION_REASON_BREAKER: AgentExclusionReason.ValueType  # 7
 """Its breaker is open."""
+AGENT_EXCLUSION_REASON_DECLINED: AgentExclusionReason.ValueType  # 8
+"""It declined this very work a moment ago; of activations that wait."""
 Global___AgentExclusionReason: _TypeAlias = AgentExclusionReason  # noqa: Y015
 
 @_typing.final
