@@ -41,7 +41,7 @@ class Part:
     def lease_ended(self, name: str, revision: int) -> None:
         """A lease ended, or was dropped, at a revision: what it held is held no more from there on."""
 
-    def agent_changed(self, name: str, entry: AgentEntry | None) -> None:
+    def agent_changed(self, name: str, entry: AgentEntry | None, before: AgentEntry | None) -> None:
         """An agent is another than before, or is gone: at the end of its lease, a registration, a ruling, an update."""
 
     def take_changes(self) -> Sequence[Changed]:

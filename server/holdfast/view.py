@@ -9,11 +9,14 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from holdfast import names
+from holdfast.activations import Activations, TimeKeeper
 from holdfast.answers import Answers
+from holdfast.core.activations.breaker import WorkEntry
+from holdfast.core.activations.entry import ActivationEntry
 from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.core.holds.entry import HoldEntry
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of
-from holdfast.decisions import DeadlineListener, Decisions
+from holdfast.decisions import Decisions
 from holdfast.history import Event, History
 from holdfast.holds import Holds
 from holdfast.indexes import Indexes, Names, Population
@@ -67,10 +70,11 @@ class View:
         answers: To requests with a request_id.
         decisions: All there are.
         holds: Of locks and elections, all there are.
+        activations: All there are, and who holds them.
         growing: Bytes that are on their way into the agents of leases; kept right by whoever writes them.
     """
 
-    def __init__(self, listener: LeaseListener, deadlines: DeadlineListener) -> None:
+    def __init__(self, listener: LeaseListener, deadlines: TimeKeeper) -> None:
         self.revision = 0
         self.turns = Turns()
         self.history = History(self.turns)
@@ -94,7 +98,8 @@ class View:
         self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._events: list[Event] = []
-        self._parts: tuple[Part, ...] = (self.decisions, self.holds)
+        self.activations = Activations(self, deadlines, self._break_agent)
+        self._parts: tuple[Part, ...] = (self.decisions, self.holds, self.activations)
         self._kinds = self._own_kinds()
         for part in self._parts:
             self._kinds |= part.kinds()
@@ -170,9 +175,26 @@ class View:
         known = self._secrets.get(name)
         return known.value if known is not None else b""
 
-    def slots_held(self, name: str) -> int:  # noqa: ARG002 - until there is work to hold
+    def activation(self, name: str) -> ActivationEntry | None:
+        """The activation of this name."""
+        return self.activations.get(name)
+
+    def work(self, agent: str) -> WorkEntry | None:
+        """What the agent of this name is trusted with; None before its first assignment."""
+        return self.activations.work(agent)
+
+    def unfinished(self, parent: str) -> tuple[int, int]:
+        """How many activations of a namespace have not ended, and the bytes of their records."""
+        return self.activations.unfinished(parent)
+
+    @property
+    def all_unfinished(self) -> tuple[int, int]:
+        """As many of all namespaces, and their bytes."""
+        return self.activations.all_unfinished
+
+    def slots_held(self, name: str) -> int:
         """How many pieces of work the agent of this name holds."""
-        return 0
+        return self.activations.slots_held(name)
 
     def is_draining(self, lease: str) -> bool:
         """Whether an operator drains, or has drained, an agent of this lease; O(1)."""
@@ -352,6 +374,9 @@ class View:
     def _put_agent(self, name: str, put: KeyValue) -> None:
         record = AgentRecord.FromString(put.value)
         entry = agent_entry(record, put.mod_revision, self._leases.get(record.agent.lease), self._admin.get(name))
+        work = self.work(name)
+        if work is not None and work.has_turned:
+            entry = entry.guarded_by(work.record, work.breaker_revision)
         previous = self._replace(name, entry)
         if previous is not None and previous.agent.uid == entry.agent.uid:
             self._events.append(Event(AGENT_EVENT_TYPE_MODIFIED, entry.agent, previous.agent))
@@ -363,6 +388,14 @@ class View:
         previous = self._replace(name, None)
         if previous is not None:
             self._events.append(Event(AGENT_EVENT_TYPE_DELETED, last_of(previous.agent, revision), previous.agent))
+
+    def _break_agent(self, name: str, work: WorkEntry) -> None:
+        """The breaker in front of an agent has changed its state."""
+        previous = self._agents.get(name)
+        if previous is not None:
+            guarded = previous.guarded_by(work.record, work.breaker_revision)
+            self._replace(name, guarded)
+            self._events.append(Event(AGENT_EVENT_TYPE_MODIFIED, guarded.agent, previous.agent))
 
     def _put_admin(self, name: str, put: KeyValue) -> None:
         admin = AdminEntry(AdminRecord.FromString(put.value), put.mod_revision)
@@ -458,7 +491,7 @@ class View:
             self._agents[name] = entry
             self._indexes.add(name, entry)
         for part in self._parts:
-            part.agent_changed(name, entry)
+            part.agent_changed(name, entry, previous)
         return previous
 
 
