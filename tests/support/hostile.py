@@ -22,6 +22,14 @@ from holdfast.rules.v1 import rules_pb2
 PARENT = "namespaces/test"
 AGENTS = [f"{PARENT}/agents/{each}" for each in "aabbc"]
 LEASES = [f"{PARENT}/leases/id{number}" for number in range(6)]
+RESOURCES = {
+    "agents": AGENTS,
+    "leases": LEASES,
+    "activations": [f"{PARENT}/activations/id{number}" for number in range(6)],
+    "locks": [f"{PARENT}/locks/{each}" for each in "ll2"],
+    "elections": [f"{PARENT}/elections/{each}" for each in "ll2"],
+}
+"""Names of resources by collection."""
 
 Values: TypeAlias = st.SearchStrategy[Any]
 
@@ -69,7 +77,8 @@ POOLS: dict[str, Sequence[Any]] = {
     "filter": FILTERS,
     "page_token": [""],
     "request_id": ["", "r1", "r2"],
-    "fence": [0, 0, *((1 << 40) + revision for revision in range(1, 6))],
+    "fence": [0, 0, *((1 << 40) + revision for revision in range(1, 9))],
+    "wait": [Duration(), Duration(nanos=5_000_000)],
     "etag": ["", "1", "2", "3"],
     "start_revision": [0, 1, 2, 5],
     "id": ["review", "test"],
@@ -163,13 +172,9 @@ def _values(field: FieldDescriptor, rules: rules_pb2.FieldRules, is_wild: bool) 
 def _fitting(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Values:
     if field.name in POOLS:
         return st.sampled_from(POOLS[field.name])
-    if "/agents/" in rules.pattern:
-        return st.sampled_from(AGENTS)
-    if "/leases/" in rules.pattern:
-        return st.sampled_from(LEASES)
-    if "/locks/" in rules.pattern or "/elections/" in rules.pattern:
-        collection = "locks" if "/locks/" in rules.pattern else "elections"
-        return st.sampled_from([f"{PARENT}/{collection}/{each}" for each in "ll2"])
+    resources = next((those for each, those in RESOURCES.items() if f"/{each}/" in rules.pattern), None)
+    if resources is not None:
+        return st.sampled_from(resources)
     if field.message_type is not None:
         if rules.HasField("duration_ms_gte"):
             return st.integers(rules.duration_ms_gte, rules.duration_ms_lte).map(_duration)

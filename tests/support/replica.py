@@ -32,9 +32,11 @@ from holdfast.registry.v1.lease_service_pb2 import (
     Lease,
     RevokeLeaseRequest,
 )
+from holdfast.service.activations import ActivationHandlers
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
 from holdfast.service.decisions import DecisionHandlers
+from holdfast.service.dispatcher import Dispatcher
 from holdfast.service.elections import ElectionHandlers
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.locks import LockHandlers
@@ -74,6 +76,8 @@ class Replica:
     decisions: DecisionHandlers = field(init=False)
     locks: LockHandlers = field(init=False)
     elections: ElectionHandlers = field(init=False)
+    activations: ActivationHandlers = field(init=False)
+    dispatcher: Dispatcher = field(init=False)
 
     def __post_init__(self) -> None:
         self.registry.audience.watchers_max = 2
@@ -82,6 +86,8 @@ class Replica:
         self.decisions = DecisionHandlers(self.registry, progress_every_s=0.05)
         self.locks = LockHandlers(self.registry)
         self.elections = ElectionHandlers(self.registry)
+        self.activations = ActivationHandlers(self.registry, progress_every_s=0.05)
+        self.dispatcher = Dispatcher(self.registry)
 
     async def register(self, agent_id: str, ttl_s: float | None = None, **fields: object) -> Agent:
         request = RegisterAgentRequest(**{"parent": PARENT, "agent_id": agent_id, **fields})
@@ -153,10 +159,12 @@ class Replica:
             await self.settle()
 
     async def settle(self) -> None:
-        """Lets what was started come to its end."""
+        """Lets what was started come to its end, and work find its agents."""
         while self.registry.keeper._tasks:  # noqa: ASYNC110 - they set no event when they end
             await asyncio.sleep(0)
         await self.registry.view.reached(self.registry.store.revision)
+        while self.registry.view.activations.changed.is_set():
+            await self.dispatcher.make_round()
 
     async def watch(self, count: int, start_revision: int = 0, **fields: object) -> list[WatchAgentsResponse]:
         """The first messages of a watch."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from holdfast.activations import Activations
 from holdfast.core.state import LeaseEntry
 from holdfast.service.registry import Registry
 from holdfast.view import View
@@ -20,6 +21,9 @@ class _Deaf:
 
     def set(self, name: str, deadline: Timestamp) -> None:
         """Nobody waits for deadlines."""
+
+    def listen(self, name: str, since_revision: int, silence_s: float) -> None:
+        """Nor listens."""
 
     def clear(self, name: str) -> None:
         """Nor calls them off."""
@@ -62,6 +66,7 @@ def contents(view: View) -> dict[str, Any]:
             parent: view.holds.locks_after(parent)
             for parent in {*view.holds._names._by_parent, *view.holds._names._late}
         },
+        **_activations(view.activations),
         "to_drain": set(view.to_drain),
         "ended": set(view._ended),
         "standing": view.leases_standing,
@@ -79,4 +84,23 @@ def contents(view: View) -> dict[str, Any]:
             parent: (each.live._entries, each.expired._entries, each.held_back, each.by_capability)
             for parent, each in indexes._populations.items()
         },
+    }
+
+
+def _activations(all_there_are: Activations) -> dict[str, Any]:
+    """What is known of activations; the order in which things were met may differ."""
+    return {
+        "activations": {name: all_there_are.get(name) for name in all_there_are._states},
+        "work": all_there_are._work,
+        "work_idle": set(all_there_are._idle_work),
+        "held": {agent: set(held) for agent, held in all_there_are._held.items()},
+        "lost": {agent: set(held) for agent, held in all_there_are.lost.items()},
+        "banned": set(all_there_are.banned),
+        "activations_by_state": +all_there_are.counts,
+        "unfinished": (all_there_are._unfinished, +all_there_are._unfinished_of, +all_there_are._unfinished_bytes),
+        "unfinished_in_all": all_there_are.all_unfinished,
+        "activations_ended": [
+            (dict(each._sizes), each.ended_bytes) for each in (all_there_are.remembered, all_there_are.dead)
+        ],
+        "activations_waiting": set(all_there_are.scheduler._group_of),
     }

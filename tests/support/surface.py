@@ -18,6 +18,7 @@ from holdfast.service.transport import Gate, Transport
 from holdfast.serving.health import Health
 from holdfast.serving.metrics import Metrics
 from holdfast.serving.server import (
+    ACTIVATION_SERVICE,
     DECISION_SERVICE,
     ELECTION_SERVICE,
     HEALTH_SERVICE,
@@ -29,11 +30,18 @@ from support.replica import Replica
 
 METHODS: list[MethodDescriptor] = [
     method
-    for service in (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE, LOCK_SERVICE, ELECTION_SERVICE)
+    for service in (
+        REGISTRY_SERVICE,
+        LEASE_SERVICE,
+        DECISION_SERVICE,
+        LOCK_SERVICE,
+        ELECTION_SERVICE,
+        ACTIVATION_SERVICE,
+    )
     for method in service.methods
 ]
 
-WAITING = frozenset({"AcquireLock", "Campaign"})
+WAITING = frozenset({"AcquireLock", "Campaign", "FetchAssignments"})
 """Unary calls that may wait for long; one that does counts as answered."""
 
 DETAIL_OF: dict[grpc.StatusCode, type[Message]] = {
@@ -136,6 +144,7 @@ class Surface:
             transport.service(DECISION_SERVICE, here.decisions),
             transport.service(LOCK_SERVICE, here.locks),
             transport.service(ELECTION_SERVICE, here.elections),
+            transport.service(ACTIVATION_SERVICE, here.activations),
             transport.service(HEALTH_SERVICE, Health([]), gated=False),
         ]
 

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import structlog
 
 from holdfast.core import requests, retention
+from holdfast.core.activations import forgetting as ended
 from holdfast.core.decisions import forgetting
 from holdfast.core.retention import Kept, age_s, outlived
 from holdfast.core.state import LeaseEntry
@@ -88,6 +90,10 @@ class Janitor:
         yield retention.forget_leases(view, self._old_leases(now_s))
         decisions = Kept(forgetting.ENDED_KEPT_S, forgetting.ENDED_MAX, forgetting.ENDED_BYTES_MAX)
         yield forgetting.forget(outlived(view.decisions, decisions, now_s))
+        activations = Kept(ended.ENDED_KEPT_S, ended.ENDED_MAX, ended.ENDED_BYTES_MAX)
+        yield ended.forget(outlived(view.activations.remembered, activations, now_s))
+        yield ended.forget(outlived(view.activations.dead, replace(activations, for_s=ended.DEAD_KEPT_S), now_s))
+        yield ended.forget_work(view.activations.idle_work())
         yield retention.forget_keys(self._old_answers(now_s))
 
     async def _commit(self, transactions: Iterable[Txn], room: int) -> int:

@@ -10,7 +10,9 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import failpoints, names
+from holdfast.activations import timer_of as activation_timer
 from holdfast.core import keys, leases
+from holdfast.core.activations import ending as activation_endings
 from holdfast.core.decisions import deciding
 from holdfast.core.state import Plan
 from holdfast.deadlines import Deadlines
@@ -20,10 +22,11 @@ from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.registry.v1.lease_service_pb2 import RevokeLeaseResponse
 from holdfast.replicas import TAKEN_AT_ONCE, TAKEOVER_S, Replicas
 from holdfast.service.audience import Audience
+from holdfast.service.heartbeats import Heartbeats
 from holdfast.service.holding import Holding
 from holdfast.service.writing import Writer
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
-from holdfast.store.interface import Store
+from holdfast.store.interface import Store, Txn
 from holdfast.view import View
 
 A = TypeVar("A")
@@ -60,7 +63,11 @@ class Registry:
         self._new_key = new_key
         self.replica = new_id()
         self.keeper = self._shared_keeper() if store.is_shared else LeaseKeeper(clock, self._expire)
-        self._when_due: dict[str, Callable[[str], Awaitable[object]]] = {"decisions": self._end_voting}
+        self._when_due: dict[str, Callable[[str], Awaitable[object]]] = {
+            "decisions": self._end_voting,
+            "activations": self._time_passed,
+            "agents": self._time_passed,
+        }
         self.deadlines = Deadlines(clock, wall_clock, self._act_on_deadline)
         self.view = View(self.keeper, self.deadlines)
         self.holding = Holding(self.take, self.now, self.deadlines)
@@ -68,6 +75,7 @@ class Registry:
         self._when_due |= {"locks": self.holding.end_delay, "elections": self.holding.end_delay}
         self.replicas = Replicas(self.replica, store, self.view, clock, self.now) if store.is_shared else None
         self.audience = Audience()
+        self.heartbeats = Heartbeats(clock)
         self._writer = Writer(store, self.view, self.replica)
 
     def now(self) -> Timestamp:
@@ -166,6 +174,17 @@ class Registry:
     async def _end_voting(self, name: str) -> None:
         """Does what the passing of a decision's deadline does."""
         await self.execute(lambda reader: deciding.expire(reader, name, self.now()))
+
+    async def _time_passed(self, key: str) -> None:
+        """Does what the passing of a time does that an activation, or an agent's breaker, waited for."""
+        timer, name = activation_timer(key)
+
+        def decide(reader: View) -> Plan[bool]:
+            if not self.deadlines.is_past(key):  # something was heard meanwhile
+                return Plan(Txn(), lambda _: False)
+            return activation_endings.pass_time(reader, timer, name, self.now())
+
+        await self.execute(decide)
 
     def _still(self, due: Sequence[str]) -> Sequence[str]:
         return [name for name in due if self.keeper.is_ending(name)]

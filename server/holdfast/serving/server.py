@@ -21,10 +21,17 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast import __version__
 from holdfast.cli import InputError
-from holdfast.coordination.v1 import decision_service_pb2, election_service_pb2, lock_service_pb2
+from holdfast.coordination.v1 import (
+    activation_service_pb2,
+    decision_service_pb2,
+    election_service_pb2,
+    lock_service_pb2,
+)
 from holdfast.registry.v1 import agent_registry_service_pb2, lease_service_pb2
+from holdfast.service.activations import ActivationHandlers
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.decisions import DecisionHandlers
+from holdfast.service.dispatcher import Dispatcher
 from holdfast.service.drainer import Drainer
 from holdfast.service.elections import ElectionHandlers
 from holdfast.service.janitor import Janitor
@@ -66,11 +73,12 @@ further ones back.
 REGISTRY_SERVICE = agent_registry_service_pb2.DESCRIPTOR.services_by_name["AgentRegistryService"]
 LEASE_SERVICE = lease_service_pb2.DESCRIPTOR.services_by_name["LeaseService"]
 DECISION_SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["DecisionService"]
+ACTIVATION_SERVICE = activation_service_pb2.DESCRIPTOR.services_by_name["ActivationService"]
 LOCK_SERVICE = lock_service_pb2.DESCRIPTOR.services_by_name["LockService"]
 ELECTION_SERVICE = election_service_pb2.DESCRIPTOR.services_by_name["ElectionService"]
 HEALTH_SERVICE: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 REFLECTION_SERVICE: ServiceDescriptor = cast("Any", reflection_pb2.DESCRIPTOR).services_by_name["ServerReflection"]
-OURS = (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE, LOCK_SERVICE, ELECTION_SERVICE)
+OURS = (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE, LOCK_SERVICE, ELECTION_SERVICE, ACTIVATION_SERVICE)
 SERVICES = [each.full_name for each in (*OURS, HEALTH_SERVICE, REFLECTION_SERVICE)]
 
 GRPC_OPTIONS = [
@@ -175,6 +183,7 @@ class Server:
             transport.service(DECISION_SERVICE, DecisionHandlers(self._registry)),
             transport.service(LOCK_SERVICE, LockHandlers(self._registry)),
             transport.service(ELECTION_SERVICE, ElectionHandlers(self._registry)),
+            transport.service(ACTIVATION_SERVICE, ActivationHandlers(self._registry)),
             transport.service(HEALTH_SERVICE, self._health, gated=False),
             transport.service(REFLECTION_SERVICE, Reflection(SERVICES), gated=False),
         )
@@ -213,6 +222,7 @@ class Server:
             _task(self._registry.start_keeping(), "lease keeper"),
             _task(janitor.run(), "janitor"),
             _task(self._registry.deadlines.run(), "deadlines"),
+            _task(Dispatcher(self._registry).run(), "dispatcher"),
             _task(Drainer(self._registry).run(), "drainer"),
             _task(self._store.broken(), "store"),
             _task(self._probe_store(), "store probe"),

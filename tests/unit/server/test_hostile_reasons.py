@@ -11,13 +11,16 @@ from google.protobuf.message import Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 import holdfast
+from holdfast.coordination.v1 import activation_service_pb2 as activations_pb
 from holdfast.coordination.v1 import decision_service_pb2 as decisions_pb
 from holdfast.coordination.v1 import lock_service_pb2 as locks_pb
+from holdfast.core.activations import creating
 from holdfast.core.leases import AGENTS_BYTES_MAX
 from holdfast.errors import Reason
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.registry.v1.lease_service_pb2 import GrantLeaseRequest, RevokeLeaseRequest
+from holdfast.service.heartbeats import PROGRESS_BURST
 from holdfast.service.janitor import Janitor
 from holdfast.store.batching import QUEUE_MAX
 from holdfast.store.interface import Conflict, Txn
@@ -27,17 +30,15 @@ from support.surface import Answer, Surface
 NAME = f"{PARENT}/agents/a"
 NOT_YET: frozenset[Reason] = frozenset(
     {
-        Reason.ACTIVATION_NOT_FOUND,
         Reason.HANDOFF_NOT_FOUND,
         Reason.ELECTION_NOT_FOUND,
-        Reason.ACTIVATION_CLOSED,
         Reason.HANDOFF_CLOSED,
-        Reason.SLOTS_EXHAUSTED,
-        Reason.RATE_LIMITED,
         Reason.BREAKER_OPEN,
     }
 )
-"""Reasons of what is not built: activations, handoffs, elections that operators end, quotas of calls, breakers."""
+"""Reasons of what is not built: handoffs, elections that operators end, breakers in front of calls."""
+
+ACTIVATION = f"{PARENT}/activations/id"
 
 Scene = Callable[[Replica, Surface], Awaitable[Answer]]
 SCENES: dict[Reason, Scene] = {}
@@ -60,6 +61,60 @@ def registration(**fields: object) -> Message:
 @scene(Reason.INVALID_FIELD)
 async def _(_here: Replica, surface: Surface) -> Answer:
     return await surface.ask("RegisterAgent", registration(ttl=Duration(seconds=-1)))
+
+
+async def at_work(here: Replica, surface: Surface, *, accepted: bool = True) -> int:
+    """Has an agent at work, and answers its fence."""
+    await surface.ask("RegisterAgent", registration())
+    here.registry.new_id = lambda: "id"
+    await surface.ask("CreateActivation", activations_pb.CreateActivationRequest(parent=PARENT, activation={}))
+    await here.settle()
+    answer = await surface.ask("GetActivation", activations_pb.GetActivationRequest(name=ACTIVATION))
+    fence = activations_pb.GetActivationResponse.FromString(answer.responses[0]).activation.fence
+    if accepted:
+        await surface.ask("AcceptActivation", activations_pb.AcceptActivationRequest(name=ACTIVATION, fence=fence))
+    return fence
+
+
+@scene(Reason.ACTIVATION_NOT_FOUND)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    return await surface.ask("GetActivation", activations_pb.GetActivationRequest(name=ACTIVATION))
+
+
+@scene(Reason.ACTIVATION_CLOSED)
+async def _(here: Replica, surface: Surface) -> Answer:
+    request = activations_pb.CompleteActivationRequest(name=ACTIVATION, fence=await at_work(here, surface))
+    await surface.ask("CompleteActivation", request)
+    return await surface.ask("CompleteActivation", request)
+
+
+@scene(Reason.ACTIVATION_STATE_CONFLICT)
+async def _(here: Replica, surface: Surface) -> Answer:
+    fence = await at_work(here, surface, accepted=False)
+    return await surface.ask(
+        "CompleteActivation", activations_pb.CompleteActivationRequest(name=ACTIVATION, fence=fence)
+    )
+
+
+@scene(Reason.RATE_LIMITED)
+async def _(here: Replica, surface: Surface) -> Answer:
+    fence, answer = await at_work(here, surface), Answer()
+    for percent in range(PROGRESS_BURST + 1):
+        progress = activations_pb.ActivationProgress(percent=percent)
+        request = activations_pb.HeartbeatActivationRequest(name=ACTIVATION, fence=fence, progress=progress)
+        answer = await surface.ask("HeartbeatActivation", request)
+    return answer
+
+
+@scene(Reason.SLOTS_EXHAUSTED)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    await surface.ask("RegisterAgent", registration())
+    large = activations_pb.Activation(payload=b"x" * 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(creating, "UNFINISHED_BYTES_MAX", 1000)
+        return await surface.ask(
+            "CreateActivation", activations_pb.CreateActivationRequest(parent=PARENT, activation=large)
+        )
 
 
 @scene(Reason.REQUEST_ID_REUSED)
