@@ -99,8 +99,8 @@ async def test_a_server_that_stands_still_past_the_ttl_costs_the_session(tmp_pat
 class Worker:
     """The child process, and the resource it writes to, which keeps the largest fence and refuses smaller ones."""
 
-    def __init__(self, target: str, ttl_s: float) -> None:
-        command = [sys.executable, "-m", "support.guarded_work", target, str(ttl_s)]
+    def __init__(self, target: str, ttl_s: float, held: str) -> None:
+        command = [sys.executable, "-m", "support.guarded_work", target, str(ttl_s), held]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ})
         self.fence = 0
         self.refused = 0
@@ -126,10 +126,11 @@ class Worker:
             pass
 
 
-async def test_a_process_that_stood_still_past_its_ttl_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", ["session", "lock"])
+async def test_a_process_that_stood_still_past_its_ttl_writes_nothing_when_it_wakes(tmp_path: Path, held: str) -> None:
     """Stopped with SIGSTOP while another takes its place; on waking it finds out before its next write."""
     with ServerProcess(tmp_path) as server:
-        worker = Worker(server.grpc, ttl_s=1.5)
+        worker = Worker(server.grpc, 1.5, held)
         try:
             for _ in range(8):  # it has been kept alive beyond its first TTL
                 worker.read()
@@ -138,15 +139,17 @@ async def test_a_process_that_stood_still_past_its_ttl_writes_nothing_when_it_wa
             worker.process.send_signal(signal.SIGSTOP)
             async with Client(server.grpc, namespace="test") as client:
                 await expired(client, "worker")
-                async with client.session("worker") as successor:
-                    assert successor.fence > old
-                    worker.fence = successor.fence
+                async with client.session("worker") as session, session.lock("it", wait_s=10) as lock:
+                    successor = lock.fence if held == "lock" else session.fence
+                    assert successor > old
+                    worker.fence = successor
                     stopped_after = len(worker.lines)
                     worker.process.send_signal(signal.SIGCONT)
                     await asyncio.to_thread(worker.read_to_end)
                     assert worker.lines[stopped_after:] in (["refused by itself", "told", ""], ["told", ""])
                     assert worker.refused == 0
-                    assert (await client.agents.get("worker")).fence == successor.fence, "nothing was taken from it"
+                    assert (await client.agents.get("worker")).fence == session.fence, "nothing was taken from it"
+                    assert (await client.locks.get("it")).fence == lock.fence
             assert worker.process.wait(10) == 0
         finally:
             worker.end()

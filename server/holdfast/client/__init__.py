@@ -10,13 +10,17 @@ What may go wrong is in `holdfast.client.errors`; what is dangerous about repeat
 docs/client.md.
 """
 
+from holdfast.client.activations import Activations
 from holdfast.client.agents import Agents
 from holdfast.client.calling import RetryPolicy, Timeouts
 from holdfast.client.client import Client
+from holdfast.client.decisions import Decisions
+from holdfast.client.elections import Elections
 from holdfast.client.errors import (
     CallerError,
     HoldError,
     HoldfastError,
+    HoldLostError,
     NetworkError,
     ServerError,
     SessionEndedError,
@@ -24,18 +28,29 @@ from holdfast.client.errors import (
     StateError,
     UnexpectedAnswerError,
 )
+from holdfast.client.handoffs import Handoffs
 from holdfast.client.leases import Leases
+from holdfast.client.locking import HeldLeadership, HeldLock
+from holdfast.client.locks import Locks
 from holdfast.client.sessions import Session
 from holdfast.client.watching import Changes, Snapshot
 
 __all__ = [
+    "Activations",
     "Agents",
     "CallerError",
     "Changes",
     "Client",
+    "Decisions",
+    "Elections",
+    "Handoffs",
+    "HeldLeadership",
+    "HeldLock",
     "HoldError",
+    "HoldLostError",
     "HoldfastError",
     "Leases",
+    "Locks",
     "NetworkError",
     "RetryPolicy",
     "ServerError",

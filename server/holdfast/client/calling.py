@@ -9,6 +9,7 @@ A call whose answer is lost may have happened. So what is repeated depends on th
 """
 
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -17,7 +18,7 @@ from uuid import uuid4
 
 import grpc
 from google.protobuf.message import Message
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_any, stop_before_delay
 
 from holdfast.client.connection import Connection
 from holdfast.client.errors import HoldfastError, NetworkError, ServerError, from_rpc_error
@@ -126,7 +127,8 @@ class Caller:
         Args:
             method: Of a stub on this connection.
             request: What is asked; an empty `request_id` is filled in.
-            wait_s: How long the server may wait before it answers, in seconds.
+            wait_s: How long the server may wait before it answers, in seconds. Such a call is attempted as often as
+                that allows.
             repeat: When it may be repeated, where the caller knows better.
 
         Raises:
@@ -136,13 +138,30 @@ class Caller:
         if repeat is Repeat.KEYED and not getattr(request, "request_id", ""):
             request.request_id = uuid4().hex  # type: ignore[attr-defined]
 
+        within_s = self.timeouts.call_s + wait_s
+        began_s = time.monotonic()
+
         async def attempt() -> Response:
-            return await self._attempt(method, request, wait_s)
+            left_s = max(0.001, began_s + within_s - time.monotonic())
+            return await self._attempt(method, request, min(self.timeouts.attempt_s + wait_s, left_s))
 
-        return await self.repeating(attempt, repeat, self.timeouts.call_s + wait_s)
+        attempts_max = self.retries.attempts_max if wait_s == 0 else None
+        return await self.repeating(attempt, repeat, within_s, attempts_max)
 
-    async def repeating(self, attempt: Callable[[], Awaitable[Response]], repeat: Repeat, within_s: float) -> Response:
+    async def repeating(
+        self,
+        attempt: Callable[[], Awaitable[Response]],
+        repeat: Repeat,
+        within_s: float,
+        attempts_max: int | None,
+    ) -> Response:
         """Attempts something until it succeeds, may not be repeated, or would take too long.
+
+        Args:
+            attempt: What is attempted.
+            repeat: When it may be repeated.
+            within_s: No attempt begins later than so long after the first.
+            attempts_max: Attempts in all; None where only the time counts, as for what waits in line, maybe for hours.
 
         Raises:
             HoldfastError: Of the last attempt; not `definite` if it only says that this attempt did not happen, and one
@@ -155,12 +174,13 @@ class Caller:
             try:
                 return await attempt()
             except HoldfastError as error:
+                error.after_doubt = in_doubt
                 in_doubt = in_doubt or not error.definite
                 error.definite = error.definite and not (in_doubt and _may_pass(error))
                 raise
 
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.retries.attempts_max) | stop_before_delay(within_s),
+            stop=stop_any(stop_before_delay(within_s), *([stop_after_attempt(attempts_max)] if attempts_max else [])),
             wait=self._pause_s,
             retry=retry_if_exception(lambda error: may_repeat(error, repeat)),
             reraise=True,
@@ -168,11 +188,11 @@ class Caller:
         return await retrying(told)
 
     async def _attempt(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, wait_s: float
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout_s: float
     ) -> Response:
-        await self.connection.ready(min(self.timeouts.connect_s, self.timeouts.call_s))
+        await self.connection.ready(min(self.timeouts.connect_s, timeout_s))
         try:
-            return await method(request, timeout=self.timeouts.attempt_s + wait_s)
+            return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, f"{call_name(request)} at {self.connection.target}") from error
 

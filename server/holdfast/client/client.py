@@ -9,14 +9,20 @@ from typing import Self
 import grpc
 
 from holdfast.client import clock as clocks
+from holdfast.client.activations import Activations
 from holdfast.client.agents import Agents
 from holdfast.client.calling import Caller, RetryPolicy, Timeouts
 from holdfast.client.connection import Connection, checked_target
+from holdfast.client.decisions import Decisions
+from holdfast.client.elections import Elections
 from holdfast.client.errors import HoldfastError
+from holdfast.client.handoffs import Handoffs
 from holdfast.client.keeping import Keeper
 from holdfast.client.leases import Leases
+from holdfast.client.locks import Locks
 from holdfast.client.naming import Namespace, duration
 from holdfast.client.proof import MARGIN_SHARE, Proof
+from holdfast.client.services import Services
 from holdfast.client.sessions import Session
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 
@@ -55,20 +61,19 @@ class Client:
         self._retries = retries or RetryPolicy()
         self._credentials = credentials
         self._clock = clock
-        self._open: _Open | None = None
+        self._open: Services | None = None
 
     async def __aenter__(self) -> Self:
         if self._open is not None:
             raise RuntimeError("the client is open already: one 'async with' block for each Client.")
-        self._open = _Open(
-            self._dial(), self._timeouts, self._retries, self._namespace, Keeper(self._dial, self._clock)
-        )
+        caller = Caller(self._dial(), self._timeouts, self._retries)
+        self._open = Services(caller, self._namespace, Keeper(self._dial, self._clock))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         is_open, self._open = self._services, None
         await is_open.keeper.close()
-        await is_open.connection.close()
+        await is_open.caller.connection.close()
 
     @property
     def agents(self) -> Agents:
@@ -79,6 +84,31 @@ class Client:
     def leases(self) -> Leases:
         """Leases, without a session around them."""
         return self._services.leases
+
+    @property
+    def activations(self) -> Activations:
+        """Pieces of work."""
+        return self._services.activations
+
+    @property
+    def decisions(self) -> Decisions:
+        """Questions put to agents."""
+        return self._services.decisions
+
+    @property
+    def handoffs(self) -> Handoffs:
+        """Work that changes hands."""
+        return self._services.handoffs
+
+    @property
+    def locks(self) -> Locks:
+        """Locks, without a session around them."""
+        return self._services.locks
+
+    @property
+    def elections(self) -> Elections:
+        """Elections, and who leads them."""
+        return self._services.elections
 
     @property
     def sessions(self) -> int:
@@ -134,7 +164,7 @@ class Client:
         sent_s = self._clock()  # before the first attempt: whichever was the one, the lease is no older
         lease = await services.leases.grant(ttl_s)
         proof = Proof(lease.ttl.ToMilliseconds() / 1000, margin_s, sent_s)
-        session = Session(lease.name, lease.fence, proof, self._clock)
+        session = Session(services, lease.name, lease.fence, proof, self._clock)
         services.keeper.add(session)
         try:
             if agent:
@@ -160,23 +190,10 @@ class Client:
                     await services.leases.revoke(session.lease)
 
     @property
-    def _services(self) -> "_Open":
+    def _services(self) -> Services:
         if self._open is None:
             raise RuntimeError("the client is not open: make calls inside 'async with Client(...) as client:'.")
         return self._open
 
     def _dial(self) -> Connection:
         return Connection(self._target, self._credentials)
-
-
-class _Open:
-    """What a client has while its block runs."""
-
-    def __init__(
-        self, connection: Connection, timeouts: Timeouts, retries: RetryPolicy, namespace: Namespace, keeper: Keeper
-    ) -> None:
-        self.connection = connection
-        self.keeper = keeper
-        caller = Caller(connection, timeouts, retries)
-        self.agents = Agents(caller, namespace)
-        self.leases = Leases(caller, namespace)

@@ -47,6 +47,7 @@ HoldfastError
 │   └── TimedOutError               no answer came in time
 ├── HoldError                       what this client holds is no longer proven to be its own
 │   ├── SessionLostError            its lease may have ended; its work was told to stop
+│   ├── HoldLostError               a lock, leadership or activation was taken away
 │   └── SessionEndedError           the session was ended by this program
 └── UnexpectedAnswerError           an answer that this version does not know
 ```
@@ -74,6 +75,7 @@ class HoldfastError(Exception):
         reason: The name of why, as the table has it; of what only the client knows, a name of its own.
         message: The offending value, why it is refused and what to do next.
         definite: Whether the operation surely did not happen.
+        after_doubt: Whether an attempt of the same call before this one may have happened.
         metadata: Further facts for machines.
         field_violations: For INVALID_FIELD, the fields.
         retry_after_s: When the server advises to try again, in seconds; None where it does not.
@@ -93,6 +95,7 @@ class HoldfastError(Exception):
         self.reason = reason
         self.message = message
         self.definite = definite
+        self.after_doubt = False
         self.metadata = dict(metadata or {})
         self.field_violations = tuple(field_violations)
         self.retry_after_s = retry_after_s
@@ -147,6 +150,13 @@ class SessionLostError(HoldError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason="SESSION_LOST", definite=False)
+
+
+class HoldLostError(HoldError):
+    """A lock, leadership or activation was taken away, or may have been, while the session stands."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="HOLD_LOST", definite=False)
 
 
 class SessionEndedError(HoldError):

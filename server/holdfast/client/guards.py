@@ -4,7 +4,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+
+class Stoppable(Protocol):
+    """Work that can be told to stop."""
+
+    def stop(self) -> None:
+        """Stops it; again does nothing."""
+        ...
 
 
 class Guard:
@@ -18,7 +26,7 @@ class Guard:
         guards: Where it is known while the block runs.
     """
 
-    def __init__(self, check: Callable[[], None], guards: "set[Guard]") -> None:
+    def __init__(self, check: Callable[[], None], guards: set[Stoppable]) -> None:
         self._check = check
         self._guards = guards
         self._task: asyncio.Task[object] | None = None

@@ -1,12 +1,16 @@
 """Sessions: a lease that is kept, what hangs on it, and the moment from which it must not be relied on."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
+from holdfast.client.elections import WAIT_S_MAX
 from holdfast.client.errors import SessionEndedError, SessionLostError, from_status
-from holdfast.client.guards import Guard
+from holdfast.client.guards import Guard, Stoppable
+from holdfast.client.locking import HeldLeadership, HeldLock, hold_leadership, hold_lock
 from holdfast.client.proof import Proof
+from holdfast.client.services import Services
+from holdfast.coordination.v1.decision_service_pb2 import Decision
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
 
@@ -23,7 +27,11 @@ class Session:
         draining: Set when an operator wants what this agent has finished and nothing new begun.
     """
 
-    def __init__(self, lease: str, lease_fence: int, proof: Proof, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, services: Services, lease: str, lease_fence: int, proof: Proof, clock: Callable[[], float]
+    ) -> None:
+        self._services = services
+        self._names: set[str] = set()
         self.lost = asyncio.Event()
         self.draining = asyncio.Event()
         self.registered: Agent | None = None
@@ -31,7 +39,7 @@ class Session:
         self._lease_fence = lease_fence
         self._proof = proof
         self._clock = clock
-        self._guards: set[Guard] = set()
+        self._guards: set[Stoppable] = set()
         self._is_ended = False
 
     @property
@@ -87,9 +95,87 @@ class Session:
         if not self._proof.is_proven(self._clock()):
             raise SessionLostError(f"{self._lease}: {self._proof.why_lost}. Stop what rests on it, then begin another.")
 
+    def lock(
+        self, lock: str, *, wait_s: float = 0.0, delay_s: float | None = None, holder: str = ""
+    ) -> AbstractAsyncContextManager[HeldLock]:
+        """A block in which a lock is held: cancelled when it is lost, and then raises why.
+
+        Args:
+            lock: The lock, by id or full name.
+            wait_s: How long to wait in line, in seconds; up to 10 min.
+            delay_s: How long nobody gets it after this hold is lost, in seconds; the server's own 1 s unless told. As
+                long as a write to what it guards may be under way.
+            holder: Who holds it, for people; the agent unless told, or the lease.
+
+        Raises:
+            LockHeldError: From entering: the wait ended without it.
+            RuntimeError: From entering: this session holds it, or waits for it, already.
+            HoldError: From the block: it was lost.
+        """
+        return hold_lock(self._services, self, lock, holder or self._holder, wait_s, delay_s)
+
+    def leader(
+        self, election: str, *, value: bytes = b"", wait_s: float = WAIT_S_MAX, candidate: str = ""
+    ) -> AbstractAsyncContextManager[HeldLeadership]:
+        """A block in which an election is led: cancelled when that is lost, and then raises why.
+
+        Args:
+            election: The election, by id or full name.
+            value: What to tell observers, such as an address.
+            wait_s: How long to wait in line, in seconds; a day unless told.
+            candidate: Who leads; the agent unless told, or the lease.
+
+        Raises:
+            LockHeldError: From entering: the wait ended without it.
+            RuntimeError: From entering: this session leads it, or waits to, already.
+            HoldError: From the block: it was lost.
+        """
+        return hold_leadership(self._services, self, election, candidate or self._holder, value, wait_s)
+
+    async def vote(
+        self, decision: str, option: str, *, confidence: float | None = None, rationale: str = ""
+    ) -> Decision:
+        """Votes for the session's agent, with its fence. A lost answer is not repeated; see `Decisions.vote`.
+
+        Raises:
+            HoldError: The session is not proven any more; nothing was sent.
+            HoldfastError: Why it failed.
+        """
+        return await self._services.decisions.vote(
+            decision, self.agent.name, option, confidence=confidence, rationale=rationale, fence=self.fence
+        )
+
     def guard(self) -> AbstractAsyncContextManager[object]:
         """A block that is cancelled when the session is lost, and then raises SessionLostError."""
         return Guard(self.check, self._guards)
+
+    # As what holds rest on.
+
+    def rest_on(self, work: Stoppable) -> None:
+        """Has this work stopped when the session is lost or ends."""
+        self._guards.add(work)
+
+    def rest_no_more(self, work: Stoppable) -> None:
+        """Forgets it."""
+        self._guards.discard(work)
+
+    @contextmanager
+    def alone_with(self, name: str) -> Iterator[None]:
+        """Keeps two tasks of this session from both holding what the server gives to a session."""
+        if name in self._names:
+            raise RuntimeError(
+                f"this session holds {name}, or waits for it, already, and the server would give it to both: use an "
+                "asyncio.Lock between tasks of one session, or a session for each."
+            )
+        self._names.add(name)
+        try:
+            yield
+        finally:
+            self._names.discard(name)
+
+    @property
+    def _holder(self) -> str:
+        return self.registered.name if self.registered is not None else self._lease
 
     # As what the keeper keeps.
 

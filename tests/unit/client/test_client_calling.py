@@ -102,26 +102,22 @@ class Answers:
         return answer
 
 
-def caller(**retries: float) -> Caller:
-    policy = RetryPolicy(**{"backoff_initial_s": 1e-4, "backoff_max_s": 1e-3, **retries})  # type: ignore[arg-type]
+def caller() -> Caller:
+    policy = RetryPolicy(backoff_initial_s=1e-4, backoff_max_s=1e-3)
     return Caller(None, Timeouts(), policy)  # type: ignore[arg-type] # no connection is needed
-
-
-def retriable(definite: bool) -> Callable[[], HoldfastError]:
-    return (lambda: UnreachableError("m")) if definite else (lambda: DisconnectedError("m"))
 
 
 async def test_attempts_end_at_their_bound() -> None:
     answers = Answers(*[DisconnectedError(str(n)) for n in range(9)])
     with pytest.raises(DisconnectedError, match="DISCONNECTED: 2"):
-        await caller(attempts_max=3).repeating(answers, Repeat.ALWAYS, 10.0)
+        await caller().repeating(answers, Repeat.ALWAYS, 10.0, 3)
     assert len(answers.answers) == 6
 
 
 async def test_what_is_not_safe_is_attempted_once() -> None:
     answers = Answers(DisconnectedError("first"), "never")
     with pytest.raises(DisconnectedError, match="first"):
-        await caller().repeating(answers, Repeat.REFUSED, 10.0)
+        await caller().repeating(answers, Repeat.REFUSED, 10.0, 6)
     assert answers.answers == ["never"]
 
 
@@ -129,16 +125,15 @@ async def test_a_refusal_after_a_lost_answer_is_not_definite() -> None:
     """That the last attempt did not happen says nothing of the one before."""
     last = NotReadyError("m", reason="NOT_READY", definite=True)
     with pytest.raises(NotReadyError) as raised:
-        await caller(attempts_max=2).repeating(Answers(DisconnectedError("m"), last), Repeat.KEYED, 10.0)
+        await caller().repeating(Answers(DisconnectedError("m"), last), Repeat.KEYED, 10.0, 2)
     assert raised.value.definite is False
+    again = NotReadyError("m", reason="NOT_READY", definite=True)
     with pytest.raises(NotReadyError) as alone:
-        await caller(attempts_max=1).repeating(
-            Answers(NotReadyError("m", reason="NOT_READY", definite=True)), Repeat.KEYED, 10.0
-        )
+        await caller().repeating(Answers(again), Repeat.KEYED, 10.0, 1)
     assert alone.value.definite is True
     answered = AgentNotFoundError("m", reason="AGENT_NOT_FOUND", definite=True)
     with pytest.raises(AgentNotFoundError) as found:
-        await caller().repeating(Answers(DisconnectedError("m"), answered), Repeat.ALWAYS, 10.0)
+        await caller().repeating(Answers(DisconnectedError("m"), answered), Repeat.ALWAYS, 10.0, 6)
     assert found.value.definite is True
 
 
@@ -146,7 +141,7 @@ async def test_no_attempt_begins_after_the_time_for_all() -> None:
     late = NotReadyError("m", reason="NOT_READY", definite=True, retry_after_s=60.0)
     async with asyncio.timeout(5):
         with pytest.raises(NotReadyError):
-            await caller().repeating(Answers(late, "never"), Repeat.ALWAYS, 1.0)
+            await caller().repeating(Answers(late, "never"), Repeat.ALWAYS, 1.0, 6)
 
 
 class Recording:

@@ -166,8 +166,30 @@ async def test_a_client_outside_its_block_says_so(server: LocalServer) -> None:
 def test_what_is_public_is_pinned() -> None:
     """A name that goes, or comes unnoticed, is a change for everybody who imports it."""
     assert sorted(public.__all__) == [
-        "Agents", "CallerError", "Changes", "Client", "HoldError", "HoldfastError", "Leases", "NetworkError",
-        "RetryPolicy", "ServerError", "Session", "SessionEndedError", "SessionLostError", "Snapshot", "StateError",
-        "Timeouts", "UnexpectedAnswerError",
+        "Activations",
+        "Agents",
+        "CallerError",
+        "Changes",
+        "Client",
+        "Decisions",
+        "Elections",
+        "Handoffs",
+        "HeldLeadership",
+        "HeldLock",
+        "HoldError",
+        "HoldLostError",
+        "HoldfastError",
+        "Leases",
+        "Locks",
+        "NetworkError",
+        "RetryPolicy",
+        "ServerError",
+        "Session",
+        "SessionEndedError",
+        "SessionLostError",
+        "Snapshot",
+        "StateError",
+        "Timeouts",
+        "UnexpectedAnswerError",
     ]  # fmt: skip
     assert all(hasattr(public, name) for name in public.__all__)
