@@ -30,11 +30,18 @@ class InputError(click.ClickException):
     exit_code = EXIT_WRONG_INPUT
 
 
+_OWN = {
+    name: EntryPoint(name, f"holdfast.commands.{name}:{name}", "holdfast.commands")
+    for name in ("agents", "activations", "decisions", "locks", "elections")
+}
+"""The service's commands for people. They come with this package: nothing needs to be installed to find them."""
+
+
 class EntryPointGroup(click.Group):
-    """A group whose commands are the entry points of `holdfast.commands`."""
+    """A group whose commands are its own, and the entry points of `holdfast.commands`."""
 
     def _entry_points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group="holdfast.commands")}
+        return _OWN | {point.name: point for point in entry_points(group="holdfast.commands")}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of every subcommand installed, sorted."""
@@ -92,6 +99,7 @@ def root() -> None:
     \b
     Examples:
       holdfast serve                       the service on 127.0.0.1:50051
+      holdfast agents list                 who is registered there
       holdfast run fleet-under-fire        load, faults and a verdict
       holdfast doctor                      what this machine can do
     """
