@@ -396,6 +396,20 @@ async def test_what_was_told_to_another_call_since_is_not_taken_back() -> None:
             await release(here, held.fence)
 
 
+async def test_a_call_that_goes_away_takes_nothing_from_one_that_was_answered() -> None:
+    """As with hedged calls: the first answer counts, and the other call is cancelled, in the middle of its write."""
+    async with opened(MemoryStore()) as here:
+        lease = (await here.grant()).name
+        held = await acquire(here, "a", lease, 60, request_id="r")
+        for request_id in ("r", ""):
+            hedged = asyncio.ensure_future(acquire(here, "a", lease, 60, request_id=request_id))
+            await until_written(here)
+            hedged.cancel()
+            while here.registry.holding._tasks:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0)
+            assert await read(here) == held
+
+
 async def test_lines_have_bounds_and_one_host_has_half(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(MemoryStore()) as here:
         lease = (await here.grant()).name

@@ -95,10 +95,10 @@ def acquire(reader: Reader, command: Acquisition, turn: Turn, now: Timestamp) ->
     if entry is not None and entry.is_held and entry.record.claim == command.claim:
         return Plan(Txn(), lambda _: entry)
     if command.key and (first := replay(reader, command.key, command.request, HoldAnswer)):
-        return _claimed(_held_still(entry, command, *first), command)
+        return _shared(_held_still(entry, command, *first))
     lease = find_standing(reader, command.lease)
     if entry is not None and entry.is_held and _is_by(entry, command):
-        return _remembered(_claimed(entry, command), command, _answer_of(entry), now)
+        return _remembered(_shared(entry), command, _answer_of(entry), now)
     is_free = entry is None or entry.state == LOCK_STATE_FREE or (not entry.is_held and turn.is_delay_over)
     if is_free and turn.is_first:
         _check_room(reader, command, entry)
@@ -161,10 +161,13 @@ def copy_of(entry: HoldEntry) -> HoldRecord:
     return record
 
 
-def _claimed(entry: HoldEntry, command: Acquisition) -> Plan[HoldEntry]:
-    """Tells a call of a hold that there is. Written, so that whoever would take it back from a call before does not."""
+def _shared(entry: HoldEntry) -> Plan[HoldEntry]:
+    """Tells one more call of a hold that there is.
+
+    Written, so that nobody takes it back any more from one of several calls that it was told to.
+    """
     record = copy_of(entry)
-    record.claim = command.claim
+    record.ClearField("claim")
     return Plan(rewritten(entry, record), lambda revision: HoldEntry(entry.name, record, revision, entry.lease))
 
 

@@ -48,8 +48,8 @@ class HoldRecord(_message.Message):
     value: _builtins.bytes
     """What a leader tells."""
     claim: _builtins.str
-    """The call that was last told of this hold, by an id of its own; so that a hold is taken back from a caller who had gone, and from
-    no other.
+    """The call that this hold was given to, by an id of its own, as long as no other was told of it; so that it is taken back from a caller
+    who had gone, and from nobody who may know of it.
     """
     change_revision: _builtins.int
     """Revision at which the holder or the value changed last; 0 as above."""
