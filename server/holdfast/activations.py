@@ -25,7 +25,7 @@ from holdfast.core.activations.scheduling import Fleet, Scheduler
 from holdfast.core.state import AgentEntry
 from holdfast.indexes import Names
 from holdfast.parts import Kind, Part
-from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_BANNED, BREAKER_STATE_OPEN
+from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_BANNED, BREAKER_STATE_OPEN, BreakerState
 from holdfast.storage.v1.activations_pb2 import ActivationRecord, ActivationStateRecord, WorkRecord
 from holdfast.store.interface import KeyValue
 from holdfast.topics import Changed
@@ -106,6 +106,7 @@ class Activations(Part):
         remembered: Those that have ended, but for dead letters.
         dead: Dead letters.
         counts: How many there are, by state.
+        breakers: How many agents have a breaker in each state, of those that were ever given work.
         on_changed: Called with each as it was and as it is, when its state changes.
     """
 
@@ -117,6 +118,7 @@ class Activations(Part):
         self.remembered = Remembered(self.get)
         self.dead = Remembered(self.get)
         self.counts: Counter[State] = Counter()
+        self.breakers: Counter[BreakerState.ValueType] = Counter()
         self.on_changed: Callable[[ActivationEntry | None, ActivationEntry], None] = lambda _before, _now: None
         self._fleet = fleet
         self._times = times
@@ -358,6 +360,9 @@ class Activations(Part):
         entry = WorkEntry(agent, WorkRecord.FromString(put.value), put.mod_revision)
         before = self._work.get(agent)
         self._work[agent] = entry
+        if before is not None:
+            self.breakers[before.record.breaker_state] -= 1
+        self.breakers[entry.record.breaker_state] += 1
         if self._fleet.agent(agent) is None:
             self._idle_work[agent] = None
         is_open = entry.record.breaker_state == BREAKER_STATE_OPEN
@@ -366,7 +371,9 @@ class Activations(Part):
             self._agent_breaks(agent, entry)
 
     def _delete_work(self, agent: str, _revision: int) -> None:
-        self._work.pop(agent, None)
+        before = self._work.pop(agent, None)
+        if before is not None:
+            self.breakers[before.record.breaker_state] -= 1
         self._idle_work.pop(agent, None)
         self._times.clear(timer_key(Timer.BREAKER, agent))
 

@@ -97,6 +97,7 @@ def _activations(all_there_are: Activations) -> dict[str, Any]:
         "lost": {agent: set(held) for agent, held in all_there_are.lost.items()},
         "banned": set(all_there_are.banned),
         "activations_by_state": +all_there_are.counts,
+        "breakers": +all_there_are.breakers,
         "unfinished": (all_there_are._unfinished, +all_there_are._unfinished_of, +all_there_are._unfinished_bytes),
         "unfinished_in_all": all_there_are.all_unfinished,
         "activations_ended": [

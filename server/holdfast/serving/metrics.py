@@ -23,6 +23,7 @@ from holdfast.registry.v1.agent_pb2 import AgentLiveness, AgentTier
 from holdfast.replicas import Replicas
 from holdfast.service.registry import Registry
 from holdfast.service.transport import CallObserver
+from holdfast.serving.activation_metrics import ActivationMetrics
 from holdfast.serving.decision_metrics import DecisionMetrics
 from holdfast.serving.hold_metrics import HoldMetrics
 from holdfast.store.batching import BatchStats
@@ -90,6 +91,7 @@ class Metrics:
             "repeated request may happen again.",
             registry=self.registry,
         )
+        self.activations = ActivationMetrics(self.registry)
         self.decisions = DecisionMetrics(self.registry)
         self.holds = HoldMetrics(self.registry)
         self.ready = Gauge(
@@ -119,6 +121,7 @@ class Metrics:
         """Adds the state's gauges, read when they are asked for."""
         self.registry.register(_RegistryCollector(registry))
         self.holds.observe(registry)
+        self.activations.observe(registry.view.activations)
 
 
 class _MethodMetrics:

@@ -246,6 +246,7 @@ class Server:
 
     def _begin_serving(self, grpc_address: Address, http_address: Address) -> None:
         self._phase = "serving"
+        self._registry.view.activations.on_changed = self._metrics.activations.changed
         self._registry.view.decisions.on_ended = self._metrics.decisions.observe  # not of those met at start
         self._registry.view.holds.on_lost = self._metrics.holds.lost
         self._gate.open()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import CollectorRegistry
 
 from holdfast.coordination.v1 import activation_service_pb2 as pb
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
@@ -20,6 +21,7 @@ from holdfast.service import heartbeats
 from holdfast.service.context import CallContext
 from holdfast.service.drainer import Drainer
 from holdfast.service.janitor import Janitor
+from holdfast.serving.activation_metrics import ActivationMetrics
 from holdfast.store.memory import MemoryStore
 from support.replica import PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
@@ -747,3 +749,32 @@ def test_what_the_core_says_is_pure() -> None:
     """Nothing of it asks for the time or for chance."""
     for module in (creating, owning, retrying):
         assert not {"time", "random", "secrets", "asyncio"} & set(vars(module))
+
+
+async def test_each_step_is_counted_once_and_what_there_is_is_shown() -> None:
+    registry = CollectorRegistry()
+    metrics = ActivationMetrics(registry)
+    async with working() as (here, work):
+        metrics.observe(here.registry.view.activations)
+        here.registry.view.activations.on_changed = metrics.changed
+        await work.hire("a")
+        running = await work.started(retry_policy=policy(2, 0.01))
+        await here.pass_time(3)
+        await work.fail(running, reason="whatever an owner says")
+        await here.pass_time(0.4)
+        await work.complete(await work.accept(await work.read(running)))
+        await work.create()
+
+        def sample(name: str, **labels: str) -> float:
+            value = registry.get_sample_value(name, labels)
+            assert value is not None, name
+            return value
+
+        assert sample("holdfast_activations_ended_total", state="succeeded") == 1
+        assert sample("holdfast_activations_ended_total", state="failed") == 0
+        assert sample("holdfast_activation_failures_total", reason="OWNER") == 1
+        assert sample("holdfast_activation_attempts_sum") == 2
+        assert sample("holdfast_activation_start_seconds_count") == 1
+        assert 3 <= sample("holdfast_activation_seconds_sum", state="succeeded") < 4
+        assert sample("holdfast_activations", state="assigned") == 1
+        assert sample("holdfast_breakers", state="open") == 0
