@@ -107,6 +107,7 @@ class Activations(Part):
         dead: Dead letters.
         counts: How many there are, by state.
         breakers: How many agents have a breaker in each state, of those that were ever given work.
+        on_handoff_left: Called with a handoff that an activation does not wait for any more, however that came.
         on_changed: Called with each as it was and as it is, when its state changes.
     """
 
@@ -120,6 +121,7 @@ class Activations(Part):
         self.counts: Counter[State] = Counter()
         self.breakers: Counter[BreakerState.ValueType] = Counter()
         self.on_changed: Callable[[ActivationEntry | None, ActivationEntry], None] = lambda _before, _now: None
+        self.on_handoff_left: Callable[[str], None] = lambda _handoff: None
         self._fleet = fleet
         self._times = times
         self._agent_breaks = agent_breaks
@@ -218,7 +220,7 @@ class Activations(Part):
             self.banned.pop(name, None)
             for each in held:
                 self._note_loss(name, each, before)
-        self._ring(name)
+        self.ring(name)
         if self.scheduler.has_work:
             self.changed.set()
 
@@ -233,6 +235,8 @@ class Activations(Part):
             return
         self._touched.setdefault(name, replace(entry, owner=before))
         self.lost[agent][name] = None
+        if entry.state.handoff:
+            self.on_handoff_left(entry.state.handoff)
         self.counts[entry.state.state] -= 1
         self.counts[BACKOFF] += 1
         self._times.clear(timer_key(Timer.SILENCE, name))
@@ -257,6 +261,8 @@ class Activations(Part):
         if entry is None:
             return
         self.counts[entry.state.state] += 1
+        if before is not None and before.state.handoff not in ("", entry.state.handoff):
+            self.on_handoff_left(before.state.handoff)
         if entry.state.state in OWNED:
             agent = entry.state.agent
             self._held[agent][name] = None
@@ -305,9 +311,10 @@ class Activations(Part):
 
     def _moved(self, agent: str) -> None:
         self.scheduler.agent_changed(agent)
-        self._ring(agent)
+        self.ring(agent)
 
-    def _ring(self, agent: str) -> None:
+    def ring(self, agent: str) -> None:
+        """Wakes who listens for an agent."""
         for bell in self._bells.get(agent, ()):
             bell.set()
 

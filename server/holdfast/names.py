@@ -18,6 +18,7 @@ ELECTION_PREFIX = "election:"
 ACTIVATION_PREFIX = "activation:"
 ACTIVATION_STATE_PREFIX = "activation-state:"
 WORK_PREFIX = "work:"
+HANDOFF_PREFIX = "handoff:"
 
 
 def agent_name(parent: str, agent_id: str) -> str:
@@ -118,6 +119,16 @@ def activation_key(name: str) -> str:
 def activation_state_key(name: str) -> str:
     """Store key of where an activation stands."""
     return ACTIVATION_STATE_PREFIX + name
+
+
+def handoff_name(parent: str, handoff_id: str) -> str:
+    """Name of a handoff of the namespace `parent` (`namespaces/{namespace}`)."""
+    return f"{parent}/handoffs/{handoff_id}"
+
+
+def handoff_key(name: str) -> str:
+    """Store key of a handoff."""
+    return HANDOFF_PREFIX + name
 
 
 def work_key(agent: str) -> str:

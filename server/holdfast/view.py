@@ -14,9 +14,11 @@ from holdfast.answers import Answers
 from holdfast.core.activations.breaker import WorkEntry
 from holdfast.core.activations.entry import ActivationEntry
 from holdfast.core.decisions.entry import DecisionEntry
+from holdfast.core.handoffs.entry import HandoffEntry
 from holdfast.core.holds.entry import HoldEntry
 from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of
 from holdfast.decisions import Decisions
+from holdfast.handoffs import Handoffs
 from holdfast.history import Event, History
 from holdfast.holds import Holds
 from holdfast.indexes import Indexes, Names, Population
@@ -71,6 +73,7 @@ class View:
         decisions: All there are.
         holds: Of locks and elections, all there are.
         activations: All there are, and who holds them.
+        handoffs: All there are.
         growing: Bytes that are on their way into the agents of leases; kept right by whoever writes them.
     """
 
@@ -99,7 +102,8 @@ class View:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._events: list[Event] = []
         self.activations = Activations(self, deadlines, self._break_agent)
-        self._parts: tuple[Part, ...] = (self.decisions, self.holds, self.activations)
+        self.handoffs = Handoffs(self.activations, deadlines)
+        self._parts: tuple[Part, ...] = (self.decisions, self.holds, self.activations, self.handoffs)
         self._kinds = self._own_kinds()
         for part in self._parts:
             self._kinds |= part.kinds()
@@ -178,6 +182,10 @@ class View:
     def activation(self, name: str) -> ActivationEntry | None:
         """The activation of this name."""
         return self.activations.get(name)
+
+    def handoff(self, name: str) -> HandoffEntry | None:
+        """The handoff of this name."""
+        return self.handoffs.get(name)
 
     def work(self, agent: str) -> WorkEntry | None:
         """What the agent of this name is trusted with; None before its first assignment."""

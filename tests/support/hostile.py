@@ -26,6 +26,7 @@ RESOURCES = {
     "agents": AGENTS,
     "leases": LEASES,
     "activations": [f"{PARENT}/activations/id{number}" for number in range(6)],
+    "handoffs": [f"{PARENT}/handoffs/id{number}" for number in range(6)],
     "locks": [f"{PARENT}/locks/{each}" for each in "ll2"],
     "elections": [f"{PARENT}/elections/{each}" for each in "ll2"],
 }

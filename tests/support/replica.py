@@ -38,6 +38,7 @@ from holdfast.service.context import CallContext
 from holdfast.service.decisions import DecisionHandlers
 from holdfast.service.dispatcher import Dispatcher
 from holdfast.service.elections import ElectionHandlers
+from holdfast.service.handoffs import HandoffHandlers
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.locks import LockHandlers
 from holdfast.service.registry import Registry
@@ -77,6 +78,7 @@ class Replica:
     locks: LockHandlers = field(init=False)
     elections: ElectionHandlers = field(init=False)
     activations: ActivationHandlers = field(init=False)
+    handoffs: HandoffHandlers = field(init=False)
     dispatcher: Dispatcher = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class Replica:
         self.locks = LockHandlers(self.registry)
         self.elections = ElectionHandlers(self.registry)
         self.activations = ActivationHandlers(self.registry, progress_every_s=0.05)
+        self.handoffs = HandoffHandlers(self.registry)
         self.dispatcher = Dispatcher(self.registry)
 
     async def register(self, agent_id: str, ttl_s: float | None = None, **fields: object) -> Agent:

@@ -67,6 +67,9 @@ def contents(view: View) -> dict[str, Any]:
             for parent in {*view.holds._names._by_parent, *view.holds._names._late}
         },
         **_activations(view.activations),
+        "handoffs": {name: view.handoff(name) for name in view.handoffs._records},
+        "handoffs_offered": {agent: set(offered) for agent, offered in view.handoffs._offered.items()},
+        "handoffs_ended": (view.handoffs._ended, view.handoffs.ended_bytes),
         "to_drain": set(view.to_drain),
         "ended": set(view._ended),
         "standing": view.leases_standing,

@@ -21,6 +21,7 @@ from holdfast.serving.server import (
     ACTIVATION_SERVICE,
     DECISION_SERVICE,
     ELECTION_SERVICE,
+    HANDOFF_SERVICE,
     HEALTH_SERVICE,
     LEASE_SERVICE,
     LOCK_SERVICE,
@@ -37,6 +38,7 @@ METHODS: list[MethodDescriptor] = [
         LOCK_SERVICE,
         ELECTION_SERVICE,
         ACTIVATION_SERVICE,
+        HANDOFF_SERVICE,
     )
     for method in service.methods
 ]
@@ -145,6 +147,7 @@ class Surface:
             transport.service(LOCK_SERVICE, here.locks),
             transport.service(ELECTION_SERVICE, here.elections),
             transport.service(ACTIVATION_SERVICE, here.activations),
+            transport.service(HANDOFF_SERVICE, here.handoffs),
             transport.service(HEALTH_SERVICE, Health([]), gated=False),
         ]
 

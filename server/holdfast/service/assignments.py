@@ -24,6 +24,7 @@ from holdfast.coordination.v1.activation_service_pb2 import (
 from holdfast.core.activations.creating import ms
 from holdfast.core.activations.entry import ASSIGNED, ActivationEntry, shown
 from holdfast.core.finding import check_fence, find
+from holdfast.core.handoffs.entry import shown as shown_handoff
 from holdfast.errors import HoldfastError, Reason, invalid_field
 from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_BANNED
 from holdfast.service.context import CallContext
@@ -41,12 +42,13 @@ _GIVES_UP = frozenset({"decline", "complete", "fail"})
 
 @dataclass(slots=True)
 class _Line:
-    """One stream: whose it is, what it was told it holds, and what it gives up itself."""
+    """One stream: whose it is, what it was told it holds, what it is offered, and what it gives up itself."""
 
     agent: str
     fence: int
     bell: asyncio.Event
     told: dict[str, int] = field(default_factory=dict[str, int])
+    offered: set[str] = field(default_factory=set[str])
     leaving: set[str] = field(default_factory=set[str])
     answers: "asyncio.Queue[StreamAssignmentsResponse]" = field(
         default_factory=lambda: asyncio.Queue(ANSWERS_WAITING_MAX)
@@ -167,7 +169,7 @@ class Assignments:
                 await line.bell.wait()
 
     def _changes(self, line: "_Line") -> Iterator[StreamAssignmentsResponse]:
-        """What an agent must be told to know what it holds, but for what it gives up itself."""
+        """What an agent must be told to know what it holds and is offered, but for what it gives up itself."""
         activations, told = self._registry.view.activations, line.told
         held = {entry.name: entry.fence for entry in self._held(line.agent)}
         for name, fence in list(told.items()):
@@ -183,6 +185,10 @@ class Assignments:
             if name not in told and entry is not None and entry.fence == fence:
                 told[name] = fence
                 yield StreamAssignmentsResponse(assignment=shown(entry))
+        offers = {offer.name: offer for offer in self._registry.view.handoffs.offered_to(line.agent)}
+        new, line.offered = [name for name in offers if name not in line.offered], set(offers)
+        for name in new:
+            yield StreamAssignmentsResponse(offer=shown_handoff(offers[name]))
 
     async def _hear(self, requests: AsyncIterator[StreamAssignmentsRequest], line: "_Line") -> None:
         """Does what the agent says, one after the other."""

@@ -12,6 +12,7 @@ import structlog
 
 from holdfast.core.activations.assigning import TOGETHER_MAX, assign
 from holdfast.core.activations.ending import lose
+from holdfast.core.handoffs.deciding import cancel_void
 from holdfast.errors import HoldfastError, Reason
 from holdfast.service.registry import Registry
 
@@ -53,6 +54,8 @@ class Dispatcher:
         losing = {agent: list(held) for agent, held in activations.lost.items()}
         losing |= {agent: list(activations.held_by(agent)) for agent in activations.banned}
         await self._all(self._lose(agent, held) for agent, held in losing.items())
+        void, self._registry.view.handoffs.void = self._registry.view.handoffs.void, {}
+        await self._all(self._cancel(handoff) for handoff in void)
         picked = activations.scheduler.pick(ROUND_MAX)
         try:
             await self._all(
@@ -62,7 +65,8 @@ class Dispatcher:
             )
         finally:
             activations.scheduler.settle(picked)
-        if activations.scheduler.has_work or activations.lost or activations.banned:
+        left = activations.lost or activations.banned or self._registry.view.handoffs.void
+        if activations.scheduler.has_work or left:
             activations.changed.set()
 
     async def _all(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -77,6 +81,14 @@ class Dispatcher:
         registry = self._registry
         while await registry.execute(lambda reader: lose(reader, agent, held, registry.now())):
             pass
+
+    async def _cancel(self, handoff: str) -> None:
+        registry = self._registry
+        try:
+            await registry.execute(lambda reader: cancel_void(reader, handoff, registry.now()))
+        except HoldfastError:
+            registry.view.handoffs.void[handoff] = None
+            raise
 
     async def _assign(self, agent: str, picked: Sequence[str]) -> None:
         registry = self._registry

@@ -11,6 +11,7 @@ import structlog
 from holdfast.core import requests, retention
 from holdfast.core.activations import forgetting as ended
 from holdfast.core.decisions import forgetting
+from holdfast.core.handoffs import forgetting as handed
 from holdfast.core.retention import Kept, age_s, outlived
 from holdfast.core.state import LeaseEntry
 from holdfast.errors import HoldfastError
@@ -93,6 +94,8 @@ class Janitor:
         activations = Kept(ended.ENDED_KEPT_S, ended.ENDED_MAX, ended.ENDED_BYTES_MAX)
         yield ended.forget(outlived(view.activations.remembered, activations, now_s))
         yield ended.forget(outlived(view.activations.dead, replace(activations, for_s=ended.DEAD_KEPT_S), now_s))
+        handoffs = Kept(handed.ENDED_KEPT_S, handed.ENDED_MAX, handed.ENDED_BYTES_MAX)
+        yield handed.forget(outlived(view.handoffs, handoffs, now_s))
         yield ended.forget_work(view.activations.idle_work())
         yield retention.forget_keys(self._old_answers(now_s))
 

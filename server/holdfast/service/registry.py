@@ -14,6 +14,7 @@ from holdfast.activations import timer_of as activation_timer
 from holdfast.core import keys, leases
 from holdfast.core.activations import ending as activation_endings
 from holdfast.core.decisions import deciding
+from holdfast.core.handoffs import deciding as handing
 from holdfast.core.state import Plan
 from holdfast.deadlines import Deadlines
 from holdfast.failpoints import Failpoint
@@ -67,6 +68,7 @@ class Registry:
             "decisions": self._end_voting,
             "activations": self._time_passed,
             "agents": self._time_passed,
+            "handoffs": self._offer_over,
         }
         self.deadlines = Deadlines(clock, wall_clock, self._act_on_deadline)
         self.view = View(self.keeper, self.deadlines)
@@ -185,6 +187,10 @@ class Registry:
             return activation_endings.pass_time(reader, timer, name, self.now())
 
         await self.execute(decide)
+
+    async def _offer_over(self, name: str) -> None:
+        """Does what the passing of an offer's deadline does."""
+        await self.execute(lambda reader: handing.expire(reader, name, self.now()))
 
     def _still(self, due: Sequence[str]) -> Sequence[str]:
         return [name for name in due if self.keeper.is_ending(name)]

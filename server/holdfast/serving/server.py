@@ -25,6 +25,7 @@ from holdfast.coordination.v1 import (
     activation_service_pb2,
     decision_service_pb2,
     election_service_pb2,
+    handoff_service_pb2,
     lock_service_pb2,
 )
 from holdfast.registry.v1 import agent_registry_service_pb2, lease_service_pb2
@@ -34,6 +35,7 @@ from holdfast.service.decisions import DecisionHandlers
 from holdfast.service.dispatcher import Dispatcher
 from holdfast.service.drainer import Drainer
 from holdfast.service.elections import ElectionHandlers
+from holdfast.service.handoffs import HandoffHandlers
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.locks import LockHandlers
@@ -76,9 +78,18 @@ DECISION_SERVICE = decision_service_pb2.DESCRIPTOR.services_by_name["DecisionSer
 ACTIVATION_SERVICE = activation_service_pb2.DESCRIPTOR.services_by_name["ActivationService"]
 LOCK_SERVICE = lock_service_pb2.DESCRIPTOR.services_by_name["LockService"]
 ELECTION_SERVICE = election_service_pb2.DESCRIPTOR.services_by_name["ElectionService"]
+HANDOFF_SERVICE = handoff_service_pb2.DESCRIPTOR.services_by_name["HandoffService"]
 HEALTH_SERVICE: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 REFLECTION_SERVICE: ServiceDescriptor = cast("Any", reflection_pb2.DESCRIPTOR).services_by_name["ServerReflection"]
-OURS = (REGISTRY_SERVICE, LEASE_SERVICE, DECISION_SERVICE, LOCK_SERVICE, ELECTION_SERVICE, ACTIVATION_SERVICE)
+OURS = (
+    REGISTRY_SERVICE,
+    LEASE_SERVICE,
+    DECISION_SERVICE,
+    LOCK_SERVICE,
+    ELECTION_SERVICE,
+    ACTIVATION_SERVICE,
+    HANDOFF_SERVICE,
+)
 SERVICES = [each.full_name for each in (*OURS, HEALTH_SERVICE, REFLECTION_SERVICE)]
 
 GRPC_OPTIONS = [
@@ -184,6 +195,7 @@ class Server:
             transport.service(LOCK_SERVICE, LockHandlers(self._registry)),
             transport.service(ELECTION_SERVICE, ElectionHandlers(self._registry)),
             transport.service(ACTIVATION_SERVICE, ActivationHandlers(self._registry)),
+            transport.service(HANDOFF_SERVICE, HandoffHandlers(self._registry)),
             transport.service(HEALTH_SERVICE, self._health, gated=False),
             transport.service(REFLECTION_SERVICE, Reflection(SERVICES), gated=False),
         )

@@ -11,17 +11,20 @@ from google.protobuf.message import Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 import holdfast
+from holdfast import names
 from holdfast.coordination.v1 import activation_service_pb2 as activations_pb
 from holdfast.coordination.v1 import decision_service_pb2 as decisions_pb
+from holdfast.coordination.v1 import handoff_service_pb2 as handoffs_pb
 from holdfast.coordination.v1 import lock_service_pb2 as locks_pb
 from holdfast.core.activations import creating
 from holdfast.core.leases import AGENTS_BYTES_MAX
 from holdfast.errors import Reason
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
-from holdfast.registry.v1.agent_pb2 import Agent, Capability
+from holdfast.registry.v1.agent_pb2 import BREAKER_STATE_OPEN, Agent, Capability
 from holdfast.registry.v1.lease_service_pb2 import GrantLeaseRequest, RevokeLeaseRequest
 from holdfast.service.heartbeats import PROGRESS_BURST
 from holdfast.service.janitor import Janitor
+from holdfast.storage.v1.activations_pb2 import WorkRecord
 from holdfast.store.batching import QUEUE_MAX
 from holdfast.store.interface import Conflict, Txn
 from support.replica import PARENT, Replica, replica
@@ -30,13 +33,10 @@ from support.surface import Answer, Surface
 NAME = f"{PARENT}/agents/a"
 NOT_YET: frozenset[Reason] = frozenset(
     {
-        Reason.HANDOFF_NOT_FOUND,
         Reason.ELECTION_NOT_FOUND,
-        Reason.HANDOFF_CLOSED,
-        Reason.BREAKER_OPEN,
     }
 )
-"""Reasons of what is not built: handoffs, elections that operators end, breakers in front of calls."""
+"""Reasons of what is not built: elections that operators end."""
 
 ACTIVATION = f"{PARENT}/activations/id"
 
@@ -115,6 +115,40 @@ async def _(_here: Replica, surface: Surface) -> Answer:
         return await surface.ask(
             "CreateActivation", activations_pb.CreateActivationRequest(parent=PARENT, activation=large)
         )
+
+
+HANDOFF = f"{PARENT}/handoffs/id"
+
+
+async def offered(here: Replica, surface: Surface) -> Answer:
+    """Work that runs at one agent, offered to another."""
+    fence = await at_work(here, surface)
+    await surface.ask("RegisterAgent", registration(agent_id="b", agent=Agent(max_concurrency=9)))
+    told = handoffs_pb.Handoff(activation=ACTIVATION, from_agent=NAME, to_agent=f"{PARENT}/agents/b")
+    return await surface.ask("OfferHandoff", handoffs_pb.OfferHandoffRequest(parent=PARENT, handoff=told, fence=fence))
+
+
+@scene(Reason.HANDOFF_NOT_FOUND)
+async def _(_here: Replica, surface: Surface) -> Answer:
+    return await surface.ask("GetHandoff", handoffs_pb.GetHandoffRequest(name=HANDOFF))
+
+
+@scene(Reason.HANDOFF_CLOSED)
+async def _(here: Replica, surface: Surface) -> Answer:
+    await offered(here, surface)
+    request = handoffs_pb.AcceptHandoffRequest(name=HANDOFF, agent=f"{PARENT}/agents/b")
+    await surface.ask("AcceptHandoff", request)
+    return await surface.ask("AcceptHandoff", request)
+
+
+@scene(Reason.BREAKER_OPEN)
+async def _(here: Replica, surface: Surface) -> Answer:
+    await offered(here, surface)
+    work = WorkRecord(breaker_state=BREAKER_STATE_OPEN, breaker_time=here.registry.now())
+    await here.registry.store.commit(Txn(puts=((names.work_key(f"{PARENT}/agents/b"), work.SerializeToString()),)))
+    await here.settle()
+    request = handoffs_pb.AcceptHandoffRequest(name=HANDOFF, agent=f"{PARENT}/agents/b")
+    return await surface.ask("AcceptHandoff", request)
 
 
 @scene(Reason.REQUEST_ID_REUSED)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from holdfast.coordination.v1 import handoff_service_pb2 as _handoff_service_pb2
 from holdfast.coordination.v1 import selector_pb2 as _selector_pb2
 from holdfast.registry.v1 import agent_registry_service_pb2 as _agent_registry_service_pb2
 from holdfast.registry.v1 import consistency_pb2 as _consistency_pb2
@@ -665,6 +666,7 @@ class StreamAssignmentsResponse(_message.Message):
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def assignment(self) -> Global___Activation:
         """An activation that is its own: assigned to it, handed to it, or still its own when the stream opens."""
@@ -677,18 +679,23 @@ class StreamAssignmentsResponse(_message.Message):
     def answer(self) -> Global___AssignmentAnswer:
         """What became of something it said."""
 
+    @_builtins.property
+    def offer(self) -> _handoff_service_pb2.Handoff:
+        """Work of another agent that is offered to it; HandoffService takes the answer."""
+
     def __init__(
         self,
         *,
         assignment: Global___Activation | None = ...,
         revocation: Global___AssignmentRevocation | None = ...,
         answer: Global___AssignmentAnswer | None = ...,
+        offer: _handoff_service_pb2.Handoff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "revocation", b"revocation", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "offer", b"offer", "revocation", b"revocation", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "revocation", b"revocation", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "assignment", b"assignment", "offer", b"offer", "revocation", b"revocation", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["assignment", "revocation", "answer"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["assignment", "revocation", "answer", "offer"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 

@@ -1,0 +1,1 @@
+"""Handoffs: work changes its owner in one revision, or not at all."""
