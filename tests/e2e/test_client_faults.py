@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.client import Changes, Client, SessionLostError, Snapshot
-from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness
+from holdfast.client import Changes, Client, SessionLostError, Snapshot, Work
+from holdfast.coordination.v1.activation_service_pb2 import Activation
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
+from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness, Capability
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEvent
 from support.server import ServerProcess, wait_for
 
@@ -159,6 +161,42 @@ async def expired(client: Client, name: str) -> None:
     async with asyncio.timeout(20):
         while (await client.agents.get(name)).liveness != AgentLiveness.AGENT_LIVENESS_EXPIRED:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+
+async def test_work_goes_on_over_a_server_that_is_killed(tmp_path: Path) -> None:
+    """All is done, and nothing by two tasks at once; what was told and not answered is read before it is told again."""
+    running: set[str] = set()
+
+    async def double(work: Work) -> bytes:
+        assert work.name not in running
+        running.add(work.name)
+        try:
+            await asyncio.sleep(0.1)
+            return work.payload * 2
+        finally:
+            running.discard(work.name)
+
+    with ServerProcess(tmp_path) as server:
+        address = server.grpc
+        spec = Agent(capabilities=[Capability(id="double")], max_concurrency=4)
+        async with Client(address) as client, client.session("worker", spec=spec, ttl_s=15) as session:
+            working = asyncio.create_task(session.work(double))
+            selector = AgentSelector(all_of=["double"])
+            created = []
+            for n in range(24):
+                activation = Activation(selector=selector, payload=str(n).encode())
+                created.append((await client.activations.create(activation)).name)
+                if n in (8, 16):
+                    await asyncio.to_thread(server.kill)
+                    server = await asyncio.to_thread(ServerProcess(tmp_path, "--listen", address).__enter__)
+            async with asyncio.timeout(60):
+                ended = [await client.activations.ended(name) for name in created]
+            assert [each.result for each in ended] == [str(n).encode() * 2 for n in range(24)]
+            assert not working.done()
+            session.check()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+        server.kill()
 
 
 async def test_a_client_that_ends_with_its_server_gone_does_not_hang(tmp_path: Path) -> None:

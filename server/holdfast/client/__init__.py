@@ -34,10 +34,12 @@ from holdfast.client.locking import HeldLeadership, HeldLock
 from holdfast.client.locks import Locks
 from holdfast.client.sessions import Session
 from holdfast.client.watching import Changes, Snapshot
+from holdfast.client.working import Assignments, Work, WorkFailedError
 
 __all__ = [
     "Activations",
     "Agents",
+    "Assignments",
     "CallerError",
     "Changes",
     "Client",
@@ -61,4 +63,6 @@ __all__ = [
     "StateError",
     "Timeouts",
     "UnexpectedAnswerError",
+    "Work",
+    "WorkFailedError",
 ]

@@ -30,6 +30,7 @@ HoldfastError
 │   ├── AlreadyVotedError
 │   ├── AgentBannedError
 │   ├── AdminStateConflictError
+│   ├── ActivationStateConflictError
 │   ├── NotOwnerError
 │   ├── NoEligibleAgentError
 │   └── SlotsExhaustedError
@@ -272,6 +273,10 @@ class AgentBannedError(StateError):
 
 class AdminStateConflictError(StateError):
     """The agent's admin state does not allow the call."""
+
+
+class ActivationStateConflictError(StateError):
+    """The activation's state does not allow the call."""
 
 
 class NotOwnerError(StateError):

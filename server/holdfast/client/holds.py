@@ -75,6 +75,15 @@ class Hold:
             raise HoldLostError(f"{self.name}: {self._why_lost}. Stop what rests on it.")
         self._session.check()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was given back or lost."""
+        return self._is_over or self.lost.is_set()
+
+    def is_of(self, fence: int) -> bool:
+        """Whether it is the hold of that fence."""
+        return self._fence == fence
+
     def guard(self) -> AbstractAsyncContextManager[object]:
         """A block that is cancelled when it is lost, and then raises why. The body of a lock or leadership is one."""
         return Guard(self.check, self._guards)

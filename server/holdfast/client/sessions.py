@@ -1,7 +1,7 @@
 """Sessions: a lease that is kept, what hangs on it, and the moment from which it must not be relied on."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 from holdfast.client.elections import WAIT_S_MAX
@@ -10,6 +10,7 @@ from holdfast.client.guards import Guard, Stoppable
 from holdfast.client.locking import HeldLeadership, HeldLock, hold_leadership, hold_lock
 from holdfast.client.proof import Proof
 from holdfast.client.services import Services
+from holdfast.client.working import Assignments, Work, assigned, do_all
 from holdfast.coordination.v1.decision_service_pb2 import Decision
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
@@ -131,6 +132,28 @@ class Session:
             HoldError: From the block: it was lost.
         """
         return hold_leadership(self._services, self, election, candidate or self._holder, value, wait_s)
+
+    def activations(self) -> AbstractAsyncContextManager[Assignments]:
+        """A block in which work comes: `async for work in assignments: async with work: …`; see `Assignments`.
+
+        Raises:
+            HoldError: From the block: the session was lost.
+            HoldfastError: From the iteration: the agent gets no work any more.
+        """
+        return assigned(self._services, self, self._clock)
+
+    async def work(self, handler: Callable[[Work], Awaitable[bytes]]) -> None:
+        """Does all that is assigned to the agent until the session ends, each piece in a task of its own.
+
+        Args:
+            handler: Does one piece; what it returns is the result. WorkFailedError says how it failed, any other
+                exception is a failure that may be tried again; both are logged, and the next piece goes on.
+
+        Raises:
+            HoldError: The session was lost.
+            HoldfastError: The agent gets no work any more.
+        """
+        await do_all(self._services, self, self._clock, handler)
 
     async def vote(
         self, decision: str, option: str, *, confidence: float | None = None, rationale: str = ""

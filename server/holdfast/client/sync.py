@@ -11,7 +11,9 @@ differs: a block of work cannot be cancelled from another thread, so ask. `sessi
 raise, in any thread, as soon as what they are of is not proven, and so does the end of a lock's block.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -221,6 +223,28 @@ class HeldLeadership(Facade[aio.HeldLeadership]):
         return self._inner.fence
 
 
+class Work(Facade[aio.Work]):
+    """A piece of work that is being done. `fence` and `check` raise as soon as it is not proven."""
+
+    check = Asks(aio.Work.check)
+    progress = Asks(aio.Work.progress)
+
+    @property
+    def name(self) -> str:
+        """The activation's name."""
+        return self._inner.name
+
+    @property
+    def payload(self) -> bytes:
+        """What is to be done."""
+        return self._inner.payload
+
+    @property
+    def fence(self) -> int:
+        """The fence to send with each write. Ask for it each time: that is the check."""
+        return self._inner.fence
+
+
 class Session(Facade[aio.Session]):
     """A lease that the client keeps, in its thread. `fence` and `check` raise as soon as it is not proven."""
 
@@ -228,6 +252,26 @@ class Session(Facade[aio.Session]):
     lock = Enters(aio.Session.lock, HeldLock)
     leader = Enters(aio.Session.leader, HeldLeadership)
     vote = Waits(aio.Session.vote)
+
+    def work(self, handler: Callable[[Work], bytes]) -> None:
+        """Does all that is assigned to the agent until the session ends, each piece in a thread of its own.
+
+        A thread cannot be cancelled, and its end is waited for: let the handler ask for `work.fence` at each write, or
+        `check` in between.
+
+        Args:
+            handler: Does one piece; what it returns is the result. See `holdfast.client.Session.work`.
+
+        Raises:
+            HoldError: The session was lost.
+            HoldfastError: The agent gets no work any more.
+        """
+
+        async def inside(work: aio.Work) -> bytes:
+            return await asyncio.get_running_loop().run_in_executor(threads, handler, Work(work, self._loop))
+
+        with ThreadPoolExecutor(self.agent.max_concurrency, "holdfast-work") as threads:
+            self._loop.run(self._inner.work(inside))
 
     @property
     def lease(self) -> str:

@@ -168,6 +168,7 @@ def test_what_is_public_is_pinned() -> None:
     assert sorted(public.__all__) == [
         "Activations",
         "Agents",
+        "Assignments",
         "CallerError",
         "Changes",
         "Client",
@@ -191,5 +192,7 @@ def test_what_is_public_is_pinned() -> None:
         "StateError",
         "Timeouts",
         "UnexpectedAnswerError",
+        "Work",
+        "WorkFailedError",
     ]  # fmt: skip
     assert all(hasattr(public, name) for name in public.__all__)

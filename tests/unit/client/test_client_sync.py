@@ -11,6 +11,9 @@ from holdfast import client as aio
 from holdfast.client import SessionEndedError, SessionLostError, Snapshot, sync
 from holdfast.client.background import BackgroundLoop
 from holdfast.client.errors import AgentNotFoundError, LockHeldError
+from holdfast.coordination.v1.activation_service_pb2 import Activation
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
+from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.testing import Clock, LocalServer, serve
 
 SERVICES = ["Agents", "Leases", "Activations", "Decisions", "Handoffs", "Locks", "Elections"]
@@ -75,6 +78,32 @@ def test_an_error_of_a_block_passes_through_it_and_what_was_held_is_given_back(c
         with pytest.raises(type(error)), client.session("a") as session, session.lock("deploy"):
             raise error
         assert client.locks.get("deploy").lease == ""
+
+
+def test_work_is_done_in_threads_until_the_session_is_lost(server: LocalServer, client: sync.Client) -> None:
+    threads: set[str] = set()
+
+    def build(work: sync.Work) -> bytes:
+        threads.add(threading.current_thread().name)
+        work.progress(50)
+        return work.payload.upper() if work.fence else b""
+
+    spec = Agent(capabilities=[Capability(id="build")])
+    with client.session("a", spec=spec, ttl_s=10) as session:
+        created = client.activations.create(Activation(selector=AgentSelector(all_of=["build"]), payload=b"it"))
+        results: list[bytes] = []
+
+        def wait_and_lose() -> None:
+            results.append(client.activations.ended(created.name).result)
+            server.clock.now_s += 9.5
+
+        waiting = threading.Thread(target=wait_and_lose)
+        waiting.start()
+        with pytest.raises(SessionLostError):
+            session.work(build)
+        waiting.join()
+    assert results == [b"IT"]
+    assert [name.partition("_")[0] for name in threads] == ["holdfast-work"]
 
 
 def test_what_is_not_proven_is_refused_in_any_thread_and_at_the_end_of_the_block(
