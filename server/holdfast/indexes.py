@@ -167,6 +167,14 @@ class Tally:
     size_bytes: int = 0
 
 
+@dataclass(slots=True)
+class Company:
+    """The agents of a lease that has several, by name, and their bytes."""
+
+    entries: dict[str, AgentEntry]
+    size_bytes: int
+
+
 class Indexes:
     """Every index of agents, kept right by `add` and `remove`."""
 
@@ -175,12 +183,11 @@ class Indexes:
         self.expired = Tally()
         self.counts: Counter[tuple[AgentTier.ValueType, AgentLiveness.ValueType]] = Counter()
         self._populations: dict[str, Population] = {}
-        self._by_lease: dict[str, str | set[str]] = {}  # most have one agent, and a set would take 216 bytes
-        self._bytes_by_lease: Counter[str] = Counter()
+        self._by_lease: dict[str, AgentEntry | Company] = {}  # most have one agent
         self._draining: Counter[str] = Counter()
 
-    def add(self, name: str, entry: AgentEntry) -> None:
-        """Takes an agent in."""
+    def add(self, name: str, lease: str, entry: AgentEntry) -> None:
+        """Takes an agent in; its name and its lease's are kept, not copied, which makes 200 bytes."""
         agent = entry.agent
         self.counts[agent.tier, agent.liveness] += 1
         parent = names.parent_of(name)
@@ -188,14 +195,13 @@ class Indexes:
         if population is None:
             population = self._populations[parent] = Population()
         population.add(name, entry)
-        self._attach(agent.lease, name)
-        size_bytes = agent.ByteSize()
-        self._bytes_by_lease[agent.lease] += size_bytes
+        if self._by_lease.setdefault(lease, entry) is not entry:
+            self._attach(lease, name, entry)
         tally = self.live if entry.is_live else self.expired
         tally.count += 1
-        tally.size_bytes += size_bytes
+        tally.size_bytes += agent.ByteSize()
         if agent.admin_state in _DRAINS:
-            self._draining[agent.lease] += 1
+            self._draining[lease] += 1
 
     def remove(self, name: str, entry: AgentEntry) -> None:
         """Takes an agent out, as it was taken in."""
@@ -206,36 +212,32 @@ class Indexes:
         population.remove(name, entry)
         if not population.live and not population.expired:
             del self._populations[parent]
-        self._detach(agent.lease, name)
-        size_bytes = agent.ByteSize()
-        self._bytes_by_lease[agent.lease] -= size_bytes
+        self._detach(agent.lease, name, entry)
         tally = self.live if entry.is_live else self.expired
         tally.count -= 1
-        tally.size_bytes -= size_bytes
-        if agent.lease not in self._by_lease:
-            del self._bytes_by_lease[agent.lease]
+        tally.size_bytes -= agent.ByteSize()
         if agent.admin_state in _DRAINS:
             self._draining[agent.lease] -= 1
             if not self._draining[agent.lease]:
                 del self._draining[agent.lease]
 
-    def _attach(self, lease: str, name: str) -> None:
-        attached = self._by_lease.get(lease)
-        if attached is None:
-            self._by_lease[lease] = name
-        elif isinstance(attached, str):
-            self._by_lease[lease] = {attached, name}
-        else:
-            attached.add(name)
-
-    def _detach(self, lease: str, name: str) -> None:
+    def _attach(self, lease: str, name: str, entry: AgentEntry) -> None:
+        """Adds an agent to a lease that has another."""
         attached = self._by_lease[lease]
-        if isinstance(attached, str):
+        if isinstance(attached, AgentEntry):
+            attached = self._by_lease[lease] = Company({attached.agent.name: attached}, attached.agent.ByteSize())
+        attached.entries[name] = entry
+        attached.size_bytes += entry.agent.ByteSize()
+
+    def _detach(self, lease: str, name: str, entry: AgentEntry) -> None:
+        attached = self._by_lease[lease]
+        if isinstance(attached, AgentEntry):
             del self._by_lease[lease]
             return
-        attached.discard(name)
-        if len(attached) == 1:
-            self._by_lease[lease] = attached.pop()
+        del attached.entries[name]
+        attached.size_bytes -= entry.agent.ByteSize()
+        if len(attached.entries) == 1:
+            self._by_lease[lease] = next(iter(attached.entries.values()))
 
     def population(self, parent: str) -> Population:
         """The agents of a namespace; an empty one for a namespace that nobody is in."""
@@ -243,12 +245,17 @@ class Indexes:
 
     def agents_of(self, lease: str) -> Collection[str]:
         """Names of the agents that name this lease."""
-        attached = self._by_lease.get(lease, _NOBODY)
-        return (attached,) if isinstance(attached, str) else attached
+        attached = self._by_lease.get(lease)
+        if isinstance(attached, AgentEntry):
+            return (attached.agent.name,)
+        return attached.entries.keys() if attached is not None else _NOBODY
 
     def agents_bytes(self, lease: str) -> int:
         """Bytes of the agents that name this lease."""
-        return self._bytes_by_lease[lease]
+        attached = self._by_lease.get(lease)
+        if isinstance(attached, AgentEntry):
+            return attached.agent.ByteSize()
+        return attached.size_bytes if attached is not None else 0
 
     @property
     def has_draining(self) -> bool:

@@ -16,7 +16,7 @@ from holdfast.core.activations.entry import ActivationEntry
 from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.core.handoffs.entry import HandoffEntry
 from holdfast.core.holds.entry import HoldEntry
-from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of
+from holdfast.core.state import AdminEntry, AgentEntry, LeaseEntry, RequestEntry, agent_entry, last_of, lease_record
 from holdfast.decisions import Decisions
 from holdfast.handoffs import Handoffs
 from holdfast.history import Event, History
@@ -35,7 +35,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     AGENT_EVENT_TYPE_EXPIRED,
     AGENT_EVENT_TYPE_MODIFIED,
 )
-from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_RELEASED, AdminRecord, AgentRecord, LeaseRecord
+from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_RELEASED, AdminRecord
 from holdfast.store.interface import Change, KeyValue, Store, StoreFileError
 from holdfast.topics import Changed
 from holdfast.turns import Turns
@@ -380,8 +380,7 @@ class View:
         self._kinds[prefix + ":"].delete(name, revision)
 
     def _put_agent(self, name: str, put: KeyValue) -> None:
-        record = AgentRecord.FromString(put.value)
-        entry = agent_entry(record, put.mod_revision, self._leases.get(record.agent.lease), self._admin.get(name))
+        entry = agent_entry(put.value, put.mod_revision, self._leases.get, self._admin.get(name))
         work = self.work(name)
         if work is not None and work.has_turned:
             entry = entry.guarded_by(work.record, work.breaker_revision)
@@ -450,7 +449,7 @@ class View:
         self._secrets.pop(name, None)
 
     def _put_lease_record(self, name: str, put: KeyValue) -> None:
-        self._put_lease(LeaseEntry(name, LeaseRecord.FromString(put.value), put.mod_revision))
+        self._put_lease(LeaseEntry(name, lease_record(put.value), put.mod_revision))
 
     def _put_lease(self, lease: LeaseEntry) -> None:
         self._forget_lease(lease.name)
@@ -497,7 +496,8 @@ class View:
             self._indexes.remove(name, previous)
         if entry is not None:
             self._agents[name] = entry
-            self._indexes.add(name, entry)
+            lease = self._leases.get(entry.agent.lease)
+            self._indexes.add(name, lease.name if lease is not None else entry.agent.lease, entry)
         for part in self._parts:
             part.agent_changed(name, entry, previous)
         return previous

@@ -81,7 +81,6 @@ def contents(view: View) -> dict[str, Any]:
         "tallies": (indexes.live, indexes.expired),
         "sizes": (view.ended_count, view.rulings_count),
         "by_lease": dict(indexes._by_lease),
-        "bytes_by_lease": dict(indexes._bytes_by_lease),
         "draining": dict(indexes._draining),
         "populations": {
             parent: (each.live._entries, each.expired._entries, each.held_back, each.by_capability)

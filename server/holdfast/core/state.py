@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,7 +17,7 @@ from holdfast.registry.v1.agent_pb2 import (
     Agent,
 )
 from holdfast.storage.v1.activations_pb2 import WorkRecord
-from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecord, LeaseRecord, RequestRecord
+from holdfast.storage.v1.records_pb2 import AdminRecord, AgentRecordParts, LeaseRecord, RequestRecord
 from holdfast.store.interface import Txn
 
 EPOCH_BITS = 40
@@ -126,20 +127,24 @@ def last_of(agent: Agent, revision: int) -> Agent:
 
 
 def agent_entry(
-    record: AgentRecord, mod_revision: int, lease: LeaseEntry | None, admin: AdminEntry | None
+    value: bytes, mod_revision: int, lease_of: Callable[[str], LeaseEntry | None], admin: AdminEntry | None
 ) -> AgentEntry:
-    """What a stored record means, with the lease it names and the operator's decision.
+    """What a stored AgentRecord means, with the lease it names and the operator's decision.
 
     Liveness, admin state, fence, revision and etag follow from those: the revision is that of the latest of the three,
     or of its breaker, which `AgentEntry.guarded_by` adds.
+    They are parsed as one message with what the agent said, which takes a third of the time of setting each, and two
+    thirds of the memory.
+
+    Raises:
+        DecodeError: It cannot be read.
     """
-    agent = copy_of(record.agent)  # a copy of its own takes less memory than a part of the record
-    agent.fence = fence_of(record.fence_epoch, record.fence_revision or mod_revision)
-    agent.revision = 0
-    _touch(agent, mod_revision, record.update_time)
-    agent.liveness = AGENT_LIVENESS_LIVE
-    agent.admin_state = ADMIN_STATE_ENABLED
-    agent.breaker_state = BREAKER_STATE_CLOSED
+    record = AgentRecordParts.FromString(value)
+    agent = Agent.FromString(record.agent)
+    fence = fence_of(record.fence_epoch, record.fence_revision or mod_revision)
+    time = record.update_time
+    agent.MergeFromString(_beginning(fence, mod_revision, time.seconds, time.nanos))
+    lease = lease_of(agent.lease)
     if lease is None:  # never written by this version; an agent without a lease must not live for ever
         agent.liveness = AGENT_LIVENESS_EXPIRED
     elif not lease.stands:
@@ -147,6 +152,30 @@ def agent_entry(
     if admin is not None:
         _rule(agent, admin)
     return AgentEntry(agent, mod_revision)
+
+
+@lru_cache(maxsize=64)
+def _beginning(fence: int, revision: int, seconds: int, nanos: int) -> bytes:
+    """What follows from the record alone, serialised: the same for all that one revision registers."""
+    return Agent(
+        fence=fence,
+        revision=revision,
+        etag=etag_of(revision),
+        update_time=Timestamp(seconds=seconds, nanos=nanos),
+        liveness=AGENT_LIVENESS_LIVE,
+        admin_state=ADMIN_STATE_ENABLED,
+        breaker_state=BREAKER_STATE_CLOSED,
+    ).SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def lease_record(value: bytes) -> LeaseRecord:
+    """A stored LeaseRecord, never changed in place: leases that say the same, as those of most agents do, share one.
+
+    Raises:
+        DecodeError: It cannot be read.
+    """
+    return LeaseRecord.FromString(value)
 
 
 def _expire(agent: Agent, lease: LeaseEntry) -> None:

@@ -91,6 +91,42 @@ class AgentRecord(_message.Message):
 Global___AgentRecord: _TypeAlias = AgentRecord  # noqa: Y015
 
 @_typing.final
+class AgentRecordParts(_message.Message):
+    """An AgentRecord as it is read: what the agent said is taken in together with what follows from the rest, parsed once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    FENCE_REVISION_FIELD_NUMBER: _builtins.int
+    FENCE_EPOCH_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    agent: _builtins.bytes
+    """`AgentRecord.agent`, serialised."""
+    fence_revision: _builtins.int
+    """As in AgentRecord."""
+    fence_epoch: _builtins.int
+    """As in AgentRecord."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """As in AgentRecord."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.bytes = ...,
+        fence_revision: _builtins.int = ...,
+        fence_epoch: _builtins.int = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "fence_epoch", b"fence_epoch", "fence_revision", b"fence_revision", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentRecordParts: _TypeAlias = AgentRecordParts  # noqa: Y015
+
+@_typing.final
 class LeaseRecord(_message.Message):
     """One lease. Kept after its end for as long as an agent names it, so that expired agents can still be told from absent ones."""
 
