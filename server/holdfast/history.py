@@ -7,7 +7,7 @@ start has missed something and is told so. The list is bounded in bytes: the old
 import asyncio
 import operator
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast import names
@@ -253,16 +253,9 @@ class History:
             self._responses_bytes -= len(dropped or b"")
         return response
 
-    async def advance(self, revision: int, timeout_s: float | None = None) -> bool:
-        """Waits until something follows `revision`; False if nothing did within the time."""
-        if self.end > revision:
-            return True
-        if timeout_s is None:  # asyncio.wait, or a timeout, would cost each of a thousand watchers as much as the rest
-            await self._advanced.wait()
-            return True
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._advanced.wait()
-        except TimeoutError:
-            return False
-        return True
+    def advance(self) -> Awaitable[object]:
+        """Waits until something follows the newest revision.
+
+        Nothing but an event's own waiting: a coroutine more would cost each of a thousand watchers.
+        """
+        return self._advanced.wait()

@@ -201,7 +201,9 @@ class _Call:
         task = self._streams.enter()
         try:
             async for response in responses:
-                await _write(response, context)
+                await context.write(response)
+        except grpc.aio.InternalError:  # the connection has just ended: the call ends as by its caller
+            raise asyncio.CancelledError from None
         except asyncio.CancelledError:
             if not self._streams.is_draining:
                 raise
@@ -258,14 +260,6 @@ class _Call:
             reason=error.reason.name,
             message=error.message,
         )
-
-
-async def _write(response: Message | bytes, context: GrpcContext) -> None:
-    """Sends one message of a stream; where the connection has just ended, the call ends as by its caller."""
-    try:
-        await context.write(response)
-    except grpc.aio.InternalError:
-        raise asyncio.CancelledError from None
 
 
 def _let_frames_go(error: BaseException | None) -> None:

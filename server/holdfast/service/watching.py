@@ -1,6 +1,7 @@
 """WatchAgents: a snapshot or a place in the history, then every change in order, or a reset that says why not."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -51,37 +52,35 @@ class AgentWatching:
     ) -> AsyncGenerator[WatchAgentsResponse | bytes, None]:
         """WatchAgents. Changes come as serialised responses, which all watchers share."""
         only = compile_filter(request.filter, Agent.DESCRIPTOR)
-        with self._registry.audience.place(context.client):
-            async for step in self._watch(request, only):
-                if isinstance(step, bytes):  # most are small: the room itself would cost as much
-                    yield step
-                    continue
-                async with self._registry.audience.room.taken(context.client, _size_bytes(step)):
-                    try:
-                        yield step if isinstance(step, WatchAgentsResponse) else step.response()
-                    except FellBehindError:
-                        yield _fell_behind(self._registry.view.history)
-                        return
-                del step  # the next may be days away
-
-    async def _watch(self, request: WatchAgentsRequest, only: Filter) -> AsyncIterator["_Told"]:
-        view = self._registry.view
-        await view.reached(await self._registry.store.current_revision())
-        if request.start_revision == 0:
-            position = view.revision
-            pages = self._snapshot(request, only)  # a frame of its own, so that nothing of it is held afterwards
-            while (page := await anext(pages, None)) is not None:
-                yield page
-        else:
+        view, audience = self._registry.view, self._registry.audience
+        with audience.place(context.client):
+            await view.reached(await self._registry.store.current_revision())
             position = request.start_revision - 1
-            if position > view.revision:
+            if request.start_revision == 0:
+                position = view.revision
+                pages = self._snapshot(request, only)  # a frame of its own, so that nothing of it is held afterwards
+                while (page := await anext(pages, None)) is not None:
+                    async with audience.room.taken(context.client, page.size_bytes):
+                        yield page.response()
+                    del page  # the next may be days away
+                del pages
+            elif position > view.revision:
                 raise in_future(request.start_revision, view.revision)
-            if position < view.history.start:
+            elif position < view.history.start:
                 yield _reset(WatchResetReason.WATCH_RESET_REASON_COMPACTED, view.history.start)
                 # The status says it too, for clients that do not know this step of the protocol.
                 raise compacted(request.start_revision, view.history.start)
-        async for response in self._changes(request, only, position):
-            yield response
+            async for step in self._changes(request, only, position):
+                if not isinstance(step, _Large):  # the room itself would cost as much
+                    yield step
+                    continue
+                async with audience.room.taken(context.client, step.size_bytes):
+                    try:
+                        yield step.response()
+                    except FellBehindError:
+                        yield _fell_behind(view.history)
+                        return
+                del step
 
     async def _snapshot(self, request: WatchAgentsRequest, only: Filter) -> AsyncIterator["_Page"]:
         view = self._registry.view
@@ -103,9 +102,12 @@ class AgentWatching:
             except FellBehindError:
                 yield _fell_behind(history)
                 return
-            if step is None:
-                wait_s = max(0.0, told_s + self._progress_every_s - clock()) if tells_progress else None
-                await history.advance(position, wait_s)
+            if step is None and not tells_progress:
+                await history.advance()
+            elif step is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, told_s + self._progress_every_s - clock())):
+                        await history.advance()
             else:
                 looked_at += 1 if only.is_empty else await history.judge(step, parent, only)
                 encoded = history.encoded(step, parent, only)
@@ -118,7 +120,8 @@ class AgentWatching:
                     hit(Failpoint.BEFORE_WATCH_SEND)
                     yield told
                     hit(Failpoint.AFTER_WATCH_SEND)
-                    told_s = clock()
+                    if tells_progress:
+                        told_s = clock()
                 if looked_at >= only.messages_at_once:
                     looked_at = 0
                     await self._registry.view.turns.wait()
@@ -136,7 +139,13 @@ class _Page:
     agents: Sequence[Agent]
     is_last: bool
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the message, near enough."""
+        return sum(agent.ByteSize() for agent in self.agents)
+
     def response(self) -> WatchAgentsResponse:
+        """The message."""
         events = [AgentEvent(type=AgentEventType.AGENT_EVENT_TYPE_ADDED, agent=agent) for agent in self.agents]
         return WatchAgentsResponse(revision=self.revision, events=AgentEvents(events=events, snapshot_end=self.is_last))
 
@@ -163,7 +172,7 @@ class _Large:
         return encoded
 
 
-_Told: TypeAlias = _Page | _Large | WatchAgentsResponse | bytes
+_Told: TypeAlias = _Large | WatchAgentsResponse | bytes
 
 
 def _pages(revision: int, agents_there: list[Agent]) -> Iterator[_Page]:
@@ -174,13 +183,6 @@ def _pages(revision: int, agents_there: list[Agent]) -> Iterator[_Page]:
         is_last = after >= len(agents_there)
         yield _Page(revision, agents_there[first:after], is_last)
         first = after
-
-
-def _size_bytes(step: _Page | _Large | WatchAgentsResponse) -> int:
-    """The size of what is sent, near enough; progress and resets are small."""
-    if isinstance(step, _Page):
-        return sum(agent.ByteSize() for agent in step.agents)
-    return step.size_bytes if isinstance(step, _Large) else 0
 
 
 def _fell_behind(history: History) -> WatchAgentsResponse:
