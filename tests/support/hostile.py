@@ -32,6 +32,9 @@ RESOURCES = {
 }
 """Names of resources by collection."""
 
+MANY_BYTES_MAX = 8 << 20
+"""Most bytes of a list that holds too many; requests that are too large are tested by themselves."""
+
 Values: TypeAlias = st.SearchStrategy[Any]
 
 TEXTS = [
@@ -152,8 +155,16 @@ def _field(field: FieldDescriptor, rules: rules_pb2.FieldRules, is_wild: bool) -
         return values
     lists: Values = st.lists(values, min_size=int(rules.required and not is_wild), max_size=3)
     if is_wild and rules.items_max:
-        lists = lists | values.map(lambda value: [value] * (rules.items_max + 1))
+        lists = lists | values.map(lambda value: _too_many(value, rules.items_max))
     return lists
+
+
+def _too_many(value: object, items_max: int) -> list[object]:
+    """One more than fits; one alone if that would have more bytes than a message may: too many of too many of too long
+    ones made 20 GB.
+    """
+    size_bytes = value.ByteSize() if isinstance(value, Message) else len(str(value))
+    return [value] * (items_max + 1 if size_bytes * items_max <= MANY_BYTES_MAX else 1)
 
 
 def _maps(rules: rules_pb2.FieldRules, is_wild: bool) -> Values:
