@@ -27,6 +27,9 @@ NANOS_MAX = 999_999_999
 SECONDS_MAX = 315_576_000_000
 """Most seconds of a google.protobuf.Duration, some 10 000 years: from its definition."""
 
+UTF8_BYTES_MAX = 4
+"""Most bytes of a character."""
+
 Check = Callable[[Message, str, list[FieldViolation]], None]
 """Checks one field of a message below a path and appends what is wrong."""
 
@@ -82,10 +85,12 @@ def _singular_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Ite
     if not value_checks and not rules.required:
         return []
 
+    is_required = rules.required
+
     def singular(message: Message, path: str, violations: list[FieldViolation]) -> None:
         value = getattr(message, name)
         if not value:
-            if rules.required:
+            if is_required:
                 violations.append(FieldViolation(path + name, "is required"))
             return
         _apply(value_checks, value, path + name, violations)
@@ -97,16 +102,18 @@ def _message_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iter
     name, nested = field.name, field.message_type
     is_duration = nested is not None and nested.full_name == Duration.DESCRIPTOR.full_name
     duration_checks = _duration_checks(rules) if is_duration else []
+    is_required = rules.required
 
     def submessage(message: Message, path: str, violations: list[FieldViolation]) -> None:
         if not message.HasField(name):
-            if rules.required:
+            if is_required:
                 violations.append(FieldViolation(path + name, "is required"))
             return
         value = getattr(message, name)
+        where = f"{path}{name}."
         _apply(duration_checks, value, path + name, violations)
         for check in _checks_of(nested):
-            check(value, f"{path}{name}.", violations)
+            check(value, where, violations)
 
     return [submessage]
 
@@ -114,20 +121,27 @@ def _message_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iter
 def _list_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterable[Check]:
     name, nested = field.name, field.message_type
     value_checks = [] if nested is not None else _value_checks(field, rules)
+    is_required, inherits, is_unique = rules.required, rules.inherits, rules.unique
+    is_count_right = _count_check(rules)
 
     def each(message: Message, path: str, violations: list[FieldViolation]) -> None:
         values = getattr(message, name)
-        if not _count_is_right(values, rules, path + name, violations):
+        if not values and not is_required:
             return
+        if not is_count_right(values, path + name, violations):
+            return
+        nested_checks = _checks_of(nested) if nested is not None else ()
         for index, value in enumerate(values):
             if len(violations) >= VIOLATIONS_MAX:
                 return
-            _apply(value_checks, value, f"{path}{name}[{index}]", violations)
-            if rules.inherits and not getattr(value, rules.inherits):
-                setattr(value, rules.inherits, getattr(message, rules.inherits))
-            for check in _checks_of(nested) if nested is not None else ():
-                check(value, f"{path}{name}[{index}].", violations)
-        if rules.unique and len(set(values)) < len(values):
+            where = f"{path}{name}[{index}]"
+            _apply(value_checks, value, where, violations)
+            if inherits and not getattr(value, inherits):
+                setattr(value, inherits, getattr(message, inherits))
+            where += "."
+            for check in nested_checks:
+                check(value, where, violations)
+        if is_unique and len(set(values)) < len(values):
             twice = Counter(values).most_common(1)[0][0]
             violations.append(FieldViolation(path + name, f"holds {twice!r} more than once; each must be different"))
 
@@ -137,31 +151,37 @@ def _list_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterabl
 def _map_checks(field: FieldDescriptor, rules: rules_pb2.FieldRules) -> Iterable[Check]:
     name = field.name
     pattern = re.compile(rules.pattern) if rules.pattern else None
+    is_long = _bytes_at_most(rules.bytes_max) if rules.bytes_max else None
+    is_required, is_count_right = rules.required, _count_check(rules)
 
     def entries(message: Message, path: str, violations: list[FieldViolation]) -> None:
         values = getattr(message, name)
-        if not _count_is_right(values, rules, path + name, violations):
+        if not values and not is_required:
+            return
+        if not is_count_right(values, path + name, violations):
             return
         for key in sorted(values):
-            where = f'{path}{name}["{key}"]'
             if pattern and not pattern.fullmatch(key):
-                violations.append(FieldViolation(where, f"the key must match {rules.pattern}"))
-            length_bytes = len(values[key].encode())
-            if rules.bytes_max and length_bytes > rules.bytes_max:
-                violations.append(
-                    FieldViolation(where, f"has {length_bytes} bytes, more than the {rules.bytes_max} allowed")
-                )
+                violations.append(FieldViolation(f'{path}{name}["{key}"]', f"the key must match {rules.pattern}"))
+            if is_long is not None and (wrong := is_long(values[key])):
+                violations.append(FieldViolation(f'{path}{name}["{key}"]', wrong))
 
     return [entries]
 
 
-def _count_is_right(values: Sized, rules: rules_pb2.FieldRules, path: str, violations: list[FieldViolation]) -> bool:
-    if rules.required and not values:
-        violations.append(FieldViolation(path, "is required: it must hold at least one element"))
-    if rules.items_max and len(values) > rules.items_max:
-        violations.append(FieldViolation(path, f"has {len(values)} elements, more than the {rules.items_max} allowed"))
-        return False
-    return True
+def _count_check(rules: rules_pb2.FieldRules) -> Callable[[Sized, str, list[FieldViolation]], bool]:
+    """Whether the elements of a field are worth a look; says what is wrong with their number."""
+    is_required, items_max = rules.required, rules.items_max
+
+    def check(values: Sized, path: str, violations: list[FieldViolation]) -> bool:
+        if is_required and not values:
+            violations.append(FieldViolation(path, "is required: it must hold at least one element"))
+        if items_max and len(values) > items_max:
+            violations.append(FieldViolation(path, f"has {len(values)} elements, more than the {items_max} allowed"))
+            return False
+        return True
+
+    return check
 
 
 ValueCheck = Callable[[Any], str | None]
@@ -224,7 +244,11 @@ def _known_value(enum: EnumDescriptor) -> ValueCheck:
 
 
 def _bytes_at_most(limit: int) -> ValueCheck:
+    surely = limit // UTF8_BYTES_MAX
+
     def check(value: str | bytes) -> str | None:
+        if len(value) <= surely:
+            return None
         length = len(value.encode() if isinstance(value, str) else value)
         return None if length <= limit else f"has {length} bytes, more than the {limit} allowed"
 

@@ -82,8 +82,9 @@ def _incarnated(reader: Reader, batch: Batch) -> tuple[list[Agent], Txn, tuple[t
     for index, command in enumerate(_commands(batch)):
         try:
             agent, txn = incarnate(reader, command)
-            more_bytes[agent.lease] += leases.growth(reader, agent)
-            leases.grow(reader, {agent.lease: more_bytes[agent.lease]})
+            if growth := leases.growth(reader, agent):
+                more_bytes[agent.lease] += growth
+                leases.grow(reader, {agent.lease: more_bytes[agent.lease]})
         except HoldfastError as error:
             raise _within(f"requests[{index}]", error) from error
         agents.append(agent)
