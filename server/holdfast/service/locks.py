@@ -24,7 +24,6 @@ from holdfast.core.holds import ending
 from holdfast.core.holds.acquiring import DELAY_MS_DEFAULT, Acquisition, check_lease
 from holdfast.core.holds.entry import HoldEntry, shown_lock
 from holdfast.core.leases import duration_ms
-from holdfast.errors import HoldfastError, Reason
 from holdfast.filtering import compile_filter
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.service import paging
@@ -119,11 +118,12 @@ class LockHandlers:
             case "locks" | "elections":
                 hold = view.hold(resource)
                 return hold.fence if hold is not None and hold.is_held else 0
-            case "agents":
+            case "activations":
+                activation = view.activation(resource)
+                return activation.fence if activation is not None else 0
+            case _:
                 agent = view.agent(resource)
                 return agent.agent.fence if agent is not None and agent.is_live else 0
-            case other:
-                raise HoldfastError(Reason.NOT_BUILT, f"this server knows no fences of {other} yet.")
 
     def _shown(self, name: str, hold: HoldEntry | None) -> Lock:
         registry = self._registry

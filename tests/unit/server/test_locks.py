@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.coordination.v1 import lock_service_pb2 as pb
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.core.holds import acquiring
 from holdfast.errors import HoldfastError, Reason
 from holdfast.lines import Lines
@@ -18,6 +19,7 @@ from holdfast.store.sqlite import SqliteStore
 from support.holding import LOCK, acquire, force, read, release, seconds, until_waiting, verify
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
+from support.working import Work
 
 OTHER = f"{PARENT}/locks/other"
 FREE, HELD, DELAYED = pb.LOCK_STATE_FREE, pb.LOCK_STATE_HELD, pb.LOCK_STATE_DELAYED
@@ -286,6 +288,20 @@ async def test_a_fence_is_valid_while_its_hold_is_held_and_no_longer() -> None:
         await here.pass_time(6)
         assert await verify(here, LOCK, held.fence) == (False, 0)
         assert await verify(here, agent.name, agent.fence) == (False, 0)
+
+
+async def test_the_fence_of_an_activation_is_valid_while_its_agent_has_it() -> None:
+    async with opened(MemoryStore()) as here:
+        work = Work(here)
+        await work.hire("x", can="review")
+        created = await work.create(selector=AgentSelector(all_of=["review"]))
+        (held,) = await work.fetch("x")
+        assert await verify(here, created.name, held.fence) == (True, held.fence)
+        await work.accept(held)
+        assert await verify(here, created.name, held.fence - 1) == (False, held.fence)
+        await work.complete(held)
+        assert await verify(here, created.name, held.fence) == (False, 0)
+        assert await verify(here, f"{PARENT}/activations/none", held.fence) == (False, 0)
 
 
 # In line.
