@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast.core.holds.acquiring import Acquisition
@@ -24,6 +24,7 @@ class Waiter:
     Attributes:
         command: What it wants.
         client: The host it came from.
+        is_waiting: Whether its first attempt was in vain.
         choosers: How many transactions under way would give it what it waits for.
         has_left: Whether its caller has gone, or its wait ended, without.
     """
@@ -31,6 +32,7 @@ class Waiter:
     def __init__(self, command: Acquisition, client: str) -> None:
         self.command = command
         self.client = client
+        self.is_waiting = False
         self.choosers = 0
         self.has_left = False
         self._nudge = asyncio.Event()
@@ -80,6 +82,7 @@ class Lines:
         self._by_lease: defaultdict[str, dict[Waiter, None]] = defaultdict(dict)
         self._all = _Crowd()
         self._by_client = defaultdict[str, _Crowd](_Crowd)
+        self._by_name = defaultdict[str, _Crowd](_Crowd)
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -87,50 +90,55 @@ class Lines:
 
     def count(self, name: str) -> int:
         """How many wait for one lock or election."""
-        return len(self._lines.get(name, ()))
+        return self._by_name[name].count if name in self._by_name else 0
 
     def join(self, command: Acquisition, client: str) -> Waiter:
-        """Takes the last place of a line. Without a client it is only counted among all.
+        """Takes the last place of a line, for a first attempt; whoever has it at once does not wait."""
+        waiter = Waiter(command, client)
+        self._lines.setdefault(command.name, {})[waiter] = None
+        self._by_lease[command.lease][waiter] = None
+        return waiter
+
+    def stay(self, waiter: Waiter) -> None:
+        """Waits on after an attempt. Without a client it is only counted among all.
 
         Raises:
             HoldfastError: QUOTA_EXCEEDED; NOT_READY once `close` was called.
         """
-        self.check_open()
-        if self.count(command.name) >= self._line_max:
-            raise _too_many(command.name, f"{self._line_max} wait for it already")
-        size_bytes = command.size_bytes
-        if not self._all.has_room(size_bytes, self._waiters_max, self._bytes_max):
-            raise _too_many(command.name, f"{self._all.count} wait on this server already, which is full")
-        own = self._by_client.get(client, _Crowd())
-        if client and not own.has_room(size_bytes, self._waiters_max // 2, self._bytes_max // 2):
-            raise _too_many(command.name, f"{own.count} of your host wait already, half of what may wait")
-        waiter = Waiter(command, client)
-        self._lines.setdefault(command.name, {})[waiter] = None
-        self._by_lease[command.lease][waiter] = None
-        for crowd in (self._all, self._by_client[client]):
-            crowd.count += 1
-            crowd.size_bytes += size_bytes
-        return waiter
-
-    def check_open(self) -> None:
-        """Refuses to wait while the server ends.
-
-        Raises:
-            HoldfastError: NOT_READY.
-        """
         if self._is_closed:
             raise HoldfastError(Reason.NOT_READY, "the server is shutting down; wait at another replica, or later.")
+        if waiter.is_waiting:
+            return
+        self._check_room(waiter.command.name, waiter.client, waiter.command.size_bytes)
+        waiter.is_waiting = True
+        for crowd in self._crowds(waiter):
+            crowd.count += 1
+            crowd.size_bytes += waiter.command.size_bytes
+
+    def _check_room(self, name: str, client: str, size_bytes: int) -> None:
+        if self.count(name) >= self._line_max:
+            raise _too_many(name, f"{self._line_max} wait for it already")
+        if not self._all.has_room(size_bytes, self._waiters_max, self._bytes_max):
+            raise _too_many(name, f"{self._all.count} wait on this server already, which is full")
+        own = self._by_client.get(client, _Crowd())
+        if client and not own.has_room(size_bytes, self._waiters_max // 2, self._bytes_max // 2):
+            raise _too_many(name, f"{own.count} of your host wait already, half of what may wait")
+
+    def _crowds(self, waiter: Waiter) -> Sequence[_Crowd]:
+        return self._all, self._by_client[waiter.client], self._by_name[waiter.command.name]
 
     def leave(self, waiter: Waiter) -> None:
         """Gives a place up; the next may be first now."""
         name, lease = waiter.command.name, waiter.command.lease
         line = self._lines[name]
         del line[waiter], self._by_lease[lease][waiter]
-        for crowd in (self._all, self._by_client[waiter.client]):
-            crowd.count -= 1
-            crowd.size_bytes -= waiter.command.size_bytes
-        if not self._by_client[waiter.client].count:
-            del self._by_client[waiter.client]
+        if waiter.is_waiting:
+            for crowd in self._crowds(waiter):
+                crowd.count -= 1
+                crowd.size_bytes -= waiter.command.size_bytes
+            for crowds, key in ((self._by_client, waiter.client), (self._by_name, name)):
+                if not crowds[key].count:
+                    del crowds[key]
         if not self._by_lease[lease]:
             del self._by_lease[lease]
         if line:
@@ -143,8 +151,9 @@ class Lines:
         return next(iter(self._lines.get(waiter.command.name, ())), None) is waiter
 
     def first(self, name: str, may_have: Callable[[Acquisition], bool]) -> Waiter | None:
-        """The first in a line that may have what it waits for."""
-        return next((each for each in self._lines.get(name, ()) if may_have(each.command)), None)
+        """The first in a line that waits, and may have what it waits for."""
+        line = self._lines.get(name, ())
+        return next((each for each in line if each.is_waiting and may_have(each.command)), None)
 
     def changed(self, name: str, holder: str, lease: str) -> None:
         """A lock or leadership is free, or has a holder: for the first to see, and for who got it by another call."""

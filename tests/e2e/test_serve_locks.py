@@ -211,3 +211,36 @@ def test_metrics_count_what_is_held_waited_for_and_lost(tmp_path: Path) -> None:
         assert sample('holdfast_hold_wait_seconds_count{collection="locks",outcome="granted"}') == 2
         assert sample('holdfast_holds_lost_total{collection="locks",how="lease_ended"}') == 1
         assert sample("holdfast_hold_waiters") == 0
+
+
+def test_a_host_that_fills_the_lines_leaves_others_room_and_time(tmp_path: Path) -> None:
+    """5 000 calls of one host wait, the next is refused at once, others are answered, and all is free when they go."""
+    with ServerProcess(tmp_path) as server, caller(server) as one, caller(server) as crowd:
+        lease = one.lease()
+        names = [f"{PARENT}/locks/l{number}" for number in range(5)]
+        for name in names:
+            one.locks.AcquireLock(pb.AcquireLockRequest(lock=name, holder="a", lease=lease), timeout=TIMEOUT_S)
+        waiting = [
+            crowd.locks.AcquireLock.future(
+                pb.AcquireLockRequest(lock=name, holder=f"w{number}", lease=lease, wait=Duration(seconds=300)),
+                timeout=300,
+            )
+            for number in range(1000)
+            for name in names
+        ]
+        wait_for(lambda: _waiting(one, names) == 5000, "the lines to fill", timeout_s=60)
+        began_s = time.monotonic()
+        one.acquire("a", lease)
+        late = one.waiting("late", lease)
+        with pytest.raises(grpc.RpcError) as caught:
+            late.result(TIMEOUT_S)
+        assert reason(caught.value) == "QUOTA_EXCEEDED"
+        assert time.monotonic() - began_s < 2
+        assert not any(call.done() for call in waiting)
+        crowd.channel.close()
+        wait_for(lambda: _waiting(one, names) == 0, "the lines to empty", timeout_s=60)
+        assert one.acquire("a", lease).holder == "a"
+
+
+def _waiting(one: Caller, names: list[str]) -> int:
+    return sum(one.locks.GetLock(pb.GetLockRequest(name=name), timeout=TIMEOUT_S).lock.waiters for name in names)

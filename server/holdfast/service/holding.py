@@ -121,7 +121,7 @@ class Holding:
             hold = await self._attempt(waiter, may_wait=may_wait)
             if hold is not None:
                 return hold
-            self.lines.check_open()
+            self.lines.stay(waiter)
             await waiter.nudged(until_s if not waiter.choosers else None)
 
     async def _attempt(self, waiter: Waiter, *, may_wait: bool) -> HoldEntry | None:

@@ -445,6 +445,10 @@ async def test_lines_have_bounds_and_one_host_has_half(monkeypatch: pytest.Monke
         async with refused(Reason.QUOTA_EXCEEDED, here, OTHER) as caught:
             await acquire(here, "late", lease, 60, lock=OTHER, client="one")
         assert "3 of your host" in caught.value.message
+        free = f"{PARENT}/locks/free"
+        assert (
+            await acquire(here, "a", lease, 60, lock=free, client="one")
+        ).holder == "a"  # who need not wait may come
         await wait(4, LOCK, "two")
         async with refused(Reason.QUOTA_EXCEEDED, here):
             await acquire(here, "late", lease, 60, client="three")
@@ -456,7 +460,8 @@ async def test_lines_have_bounds_and_one_host_has_half(monkeypatch: pytest.Monke
             each.cancel()
         await asyncio.wait(waiting)
         lines = here.registry.holding.lines
-        assert (len(lines), lines._lines, lines._by_lease, lines._by_client) == (0, {}, {}, {})
+        assert (len(lines), lines._lines, lines._by_lease) == (0, {}, {})
+        assert (lines._by_client, lines._by_name) == ({}, {})
         assert lines._all.size_bytes == 0
 
 
