@@ -61,8 +61,11 @@ class Kept(Protocol):
         """What became of the keepalive sent at that moment."""
         ...
 
-    def look(self) -> float:
-        """Acts on the time that has passed; returns how long until that is needed again, in seconds."""
+    def look(self) -> float | None:
+        """Acts on the time that has passed; returns how long until that is needed again, in seconds.
+
+        None: it is lost, and to be kept no longer, which would only make others wait.
+        """
         ...
 
 
@@ -108,8 +111,15 @@ class Keeper:
     async def _watch_clock(self) -> None:
         """Tells of time that has passed, whatever the network does."""
         while True:
-            left_s = [kept.look() for kept in list(self._due_s)]
+            left_s = [self._look(kept) for kept in list(self._due_s)]
             await asyncio.sleep(min([LOOK_S_MAX, *(max(each, 0.001) for each in left_s)]))
+
+    def _look(self, kept: Kept) -> float:
+        """How long until it may be lost, in seconds; one that is lost is kept no longer."""
+        left_s = kept.look()
+        if left_s is None:
+            self._due_s.pop(kept, None)
+        return LOOK_S_MAX if left_s is None else left_s
 
     async def _keep(self) -> None:
         """Streams, one after the other."""
@@ -138,6 +148,8 @@ class Keeper:
 
     def _due(self) -> list[Kept]:
         """Leases to keep now. Those due a little later come along: they share the message."""
+        for kept in list(self._due_s):
+            self._look(kept)  # a process that stood still may come here first
         soon_s = self._clock() + LOOK_S_MAX
         due = [kept for kept, due_s in self._due_s.items() if due_s <= soon_s]
         is_now = any(self._due_s[kept] <= soon_s - LOOK_S_MAX for kept in due)

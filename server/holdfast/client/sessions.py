@@ -1,6 +1,7 @@
 """Sessions: a lease that is kept, what hangs on it, and the moment from which it must not be relied on."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
@@ -14,6 +15,8 @@ from holdfast.client.working import Assignments, Work, assigned, do_all
 from holdfast.coordination.v1.decision_service_pb2 import Decision
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, LeaseDirective
+
+log = logging.getLogger("holdfast.client")
 
 
 class Session:
@@ -215,14 +218,15 @@ class Session:
             self._proof.lose(str(error) if error is not None else result.status.message)
         self.look()
 
-    def look(self) -> float:
-        """Stops the work if the session is lost. Returns how long until that can be, in seconds."""
+    def look(self) -> float | None:
+        """Stops the work if the session is lost. Returns how long until that can be, in seconds; None once it is."""
         now_s = self._clock()
         if not self._proof.is_proven(now_s) and not self.lost.is_set():
             self.lost.set()
+            log.warning("session lost: %s: %s", self._lease, self._proof.why_lost)
             for guard in list(self._guards):
                 guard.stop()
-        return self._proof.until_s - now_s if not self.lost.is_set() else float("inf")
+        return None if self.lost.is_set() else self._proof.until_s - now_s
 
     def end(self) -> None:
         """Nothing rests on it any more."""
