@@ -14,17 +14,19 @@ async def test_workers_that_die_are_replaced(server):
         assert [agent async for agent in client.agents.list()] == []
 ```
 
-Real parts rather than doubles: a fake client would answer as its author thought the service does.
+`serve_in_thread` is the same for tests without asyncio. Real parts rather than doubles: a fake client would answer as
+its author thought the service does.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.client import Client
+from holdfast.client import Client, sync
+from holdfast.client.background import BackgroundLoop
 from holdfast.serving.config import Address, ServerConfig, StoreSpec
 from holdfast.serving.server import Server
 
@@ -121,3 +123,33 @@ async def serve(clock: Clock | None = None) -> AsyncIterator[LocalServer]:
         serving.cancel()
         stop.set()
         await running
+
+
+@dataclass(frozen=True)
+class ThreadedServer:
+    """A server in a thread of this process, for tests without asyncio.
+
+    Attributes:
+        target: Its address, `127.0.0.1:PORT`.
+        clock: Its time.
+    """
+
+    target: str
+    clock: Clock
+    _server: LocalServer = field(repr=False)
+    _loop: BackgroundLoop = field(repr=False)
+
+    def client(self, namespace: str = "default", **options: Any) -> sync.Client:  # noqa: ANN401 - of Client
+        """A client of it, with its time. Options are those of `holdfast.client.sync.Client`."""
+        return sync.Client(self.target, namespace=namespace, **{"clock": self.clock, **options})
+
+    def advance(self, seconds: float) -> None:
+        """As `LocalServer.advance`."""
+        self._loop.run(self._server.advance(seconds))
+
+
+@contextmanager
+def serve_in_thread(clock: Clock | None = None) -> Iterator[ThreadedServer]:
+    """Runs a server in a thread until the block ends; otherwise as `serve`."""
+    with BackgroundLoop() as loop, loop.entered(lambda: serve(clock)) as server:
+        yield ThreadedServer(server.target, server.clock, server, loop)

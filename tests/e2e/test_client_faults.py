@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.client import Changes, Client, SessionLostError, Snapshot, Work
+from holdfast.client import Changes, Client, Session, SessionLostError, Snapshot, Work
 from holdfast.coordination.v1.activation_service_pb2 import Activation
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness, Capability
@@ -51,7 +51,8 @@ class Follower:
                 await self.changed.wait()
 
 
-async def test_sessions_and_watches_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_sessions_and_watches_outlive_a_server_that_is_killed_or_stopped(tmp_path: Path, end: str) -> None:
     """Three times: no session is lost, no change is missed or told twice, and a call made meanwhile is made once."""
     with ServerProcess(tmp_path) as server:
         address = server.grpc
@@ -61,7 +62,7 @@ async def test_sessions_and_watches_outlive_a_server_that_is_killed(tmp_path: Pa
             await follower.until("steady")
             for n in range(3):
                 await client.agents.register(f"before-{n}", ttl_s=600)
-                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(getattr(server, end))
                 meanwhile = asyncio.create_task(client.agents.register(f"meanwhile-{n}", ttl_s=600))
                 server = await asyncio.to_thread(ServerProcess(tmp_path, "--listen", address).__enter__)
                 agent = await meanwhile
@@ -160,6 +161,33 @@ async def test_a_process_that_stood_still_past_its_ttl_writes_nothing_when_it_wa
 async def expired(client: Client, name: str) -> None:
     async with asyncio.timeout(20):
         while (await client.agents.get(name)).liveness != AgentLiveness.AGENT_LIVENESS_EXPIRED:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_who_waits_in_line_waits_on_over_a_server_that_is_killed(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        address = server.grpc
+        async with Client(address) as client, client.session("a", ttl_s=20) as one, client.session("b") as two:
+            async with one.lock("it") as first:
+                waiting = asyncio.create_task(fence_once(two))
+                await waited_for(client, "it")
+                await asyncio.to_thread(server.kill)
+                server = await asyncio.to_thread(ServerProcess(tmp_path, "--listen", address).__enter__)
+                await waited_for(client, "it")
+                assert first.fence == (await client.locks.get("it")).fence
+                old = first.fence
+            assert await waiting > old
+        server.kill()
+
+
+async def fence_once(session: Session) -> int:
+    async with session.lock("it", wait_s=60) as lock:
+        return lock.fence
+
+
+async def waited_for(client: Client, lock: str) -> None:
+    async with asyncio.timeout(20):
+        while not (await client.locks.get(lock)).waiters:  # noqa: ASYNC110 - the server's state
             await asyncio.sleep(0.05)
 
 

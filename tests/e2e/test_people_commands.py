@@ -12,6 +12,8 @@ import pytest
 
 from holdfast.client import sync
 from holdfast.coordination.v1 import decision_service_pb2 as pb
+from holdfast.coordination.v1.activation_service_pb2 import Activation, ActivationFailure, RetryPolicy
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from support.server import ServerProcess
 
@@ -90,6 +92,25 @@ def test_a_vote_and_its_result(server: ServerProcess, client: sync.Client, reque
     assert again.returncode == 1
     assert "DECISION_CLOSED" in again.stderr
     assert "DECIDED" in holdfast(server, request, "decisions", "list", "--filter", "state = DECIDED").stdout
+
+
+def test_work_is_listed_cancelled_and_tried_again(
+    server: ServerProcess, client: sync.Client, request: pytest.FixtureRequest
+) -> None:
+    client.agents.register("a", Agent(capabilities=[Capability(id="build")], max_concurrency=2), ttl_s=600)
+    asked = Activation(selector=AgentSelector(all_of=["build"]), retry_policy=RetryPolicy(max_attempts=1))
+    created = client.activations.create(asked)
+    listed = holdfast(server, request, "activations", "list", "--filter", "state = ASSIGNED").stdout.splitlines()
+    assert listed[1].split()[:4] == [created.name.rsplit("/", 1)[1], "ASSIGNED", "a", "1/1"]
+    assert "CANCELLED" in holdfast(server, request, "activations", "cancel", created.name).stdout
+    refused = holdfast(server, request, "activations", "cancel", created.name)
+    assert (refused.returncode, "ACTIVATION_CLOSED" in refused.stderr) == (1, True)
+    failing = client.activations.create(asked)
+    (assigned,) = client.activations.fetch("a", wait_s=10)
+    client.activations.accept(failing.name, assigned.fence)
+    client.activations.fail(failing.name, assigned.fence, ActivationFailure(reason="R", retryable=True))
+    assert "DEAD_LETTERED" in holdfast(server, request, "activations", "list").stdout
+    assert holdfast(server, request, "activations", "requeue", failing.name).returncode == 0
 
 
 def test_a_lock_is_shown_and_taken_away(

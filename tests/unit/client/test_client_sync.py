@@ -14,21 +14,20 @@ from holdfast.client.errors import AgentNotFoundError, LockHeldError
 from holdfast.coordination.v1.activation_service_pb2 import Activation
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
-from holdfast.testing import Clock, LocalServer, serve
+from holdfast.testing import ThreadedServer, serve_in_thread
 
 SERVICES = ["Agents", "Leases", "Activations", "Decisions", "Handoffs", "Locks", "Elections"]
 
 
 @pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A server in a loop of its own."""
-    with BackgroundLoop() as loop, loop.entered(lambda: serve(Clock())) as server:
+def server() -> Iterator[ThreadedServer]:
+    with serve_in_thread() as server:
         yield server
 
 
 @pytest.fixture
-def client(server: LocalServer) -> Iterator[sync.Client]:
-    with sync.Client(server.target, clock=server.clock) as client:
+def client(server: ThreadedServer) -> Iterator[sync.Client]:
+    with server.client() as client:
         yield client
 
 
@@ -80,7 +79,7 @@ def test_an_error_of_a_block_passes_through_it_and_what_was_held_is_given_back(c
         assert client.locks.get("deploy").lease == ""
 
 
-def test_work_is_done_in_threads_until_the_session_is_lost(server: LocalServer, client: sync.Client) -> None:
+def test_work_is_done_in_threads_until_the_session_is_lost(server: ThreadedServer, client: sync.Client) -> None:
     threads: set[str] = set()
 
     def build(work: sync.Work) -> bytes:
@@ -107,7 +106,7 @@ def test_work_is_done_in_threads_until_the_session_is_lost(server: LocalServer, 
 
 
 def test_what_is_not_proven_is_refused_in_any_thread_and_at_the_end_of_the_block(
-    server: LocalServer, client: sync.Client
+    server: ThreadedServer, client: sync.Client
 ) -> None:
     refused: list[str] = []
 
@@ -141,7 +140,7 @@ def test_two_threads_share_a_client(client: sync.Client) -> None:
     assert len(list(client.agents.list())) == 8
 
 
-def test_outside_its_block_it_says_so(server: LocalServer) -> None:
+def test_outside_its_block_it_says_so(server: ThreadedServer) -> None:
     with pytest.raises(RuntimeError, match="with Client"):
         sync.Client(server.target).agents.get("a")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.client.errors import LeaseNotFoundError
-from holdfast.testing import Clock, serve
+from holdfast.testing import Clock, serve, serve_in_thread
 
 DOC = (Path(__file__).resolve().parents[3] / "docs" / "client.md").read_text()
 
@@ -32,6 +32,13 @@ async def test_two_servers_know_nothing_of_each_other() -> None:
     async with serve() as one, serve() as two, one.client() as client, two.client() as other:
         await client.agents.register("a")
         assert [agent async for agent in other.agents.list()] == []
+
+
+def test_a_server_in_a_thread_needs_no_asyncio() -> None:
+    with serve_in_thread() as server, server.client() as client:
+        client.agents.register("a", ttl_s=30)
+        server.advance(32)
+        assert list(client.agents.list()) == []
 
 
 async def test_time_does_not_go_back() -> None:
