@@ -62,12 +62,10 @@ class DecisionHandlers:
     async def create_decision(self, request: CreateDecisionRequest, context: CallContext) -> CreateDecisionResponse:
         """CreateDecision."""
         registry = self._registry
-        if not request.decision.correlation_id:
-            request.decision.correlation_id = context.correlation_id
         matching: list[str] = []
         if request.decision.HasField("elector_selector"):
             matching = await self._matching(request.parent, request.decision.elector_selector)
-        opening = Opening(request, registry.now(), registry.new_id(), matching)
+        opening = Opening(request, registry.now(), registry.new_id(), context.correlation_id, matching)
         return await registry.execute(lambda reader: create(reader, opening))
 
     async def _matching(self, parent: str, selector: AgentSelector) -> list[str]:

@@ -15,6 +15,7 @@ from holdfast.core.decisions import forgetting, opening
 from holdfast.core.decisions.forgetting import ENDED_KEPT_S
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
+from holdfast.service.context import CallContext
 from holdfast.service.janitor import Janitor
 from holdfast.serving.decision_metrics import DecisionMetrics
 from holdfast.store.memory import MemoryStore
@@ -63,6 +64,26 @@ async def test_a_repeated_request_opens_one_decision() -> None:
         assert await opened(here, request_id="r1") == first
         async with refused(Reason.REQUEST_ID_REUSED, here):
             await opened(here, request_id="r1", question="another?")
+
+
+async def test_a_repeated_request_is_the_same_whatever_call_it_comes_with() -> None:
+    """Without a correlation id of its own a decision takes the first call's; a second call has another."""
+    async with replica() as here:
+        decision = pb.Decision(
+            question="?",
+            options=[pb.DecisionOption(id="yes")],
+            method=pb.DECISION_METHOD_CONSENSUS,
+            electors=electors("a"),
+        )
+        answers = [
+            await here.decisions.create_decision(
+                pb.CreateDecisionRequest(parent=PARENT, decision=decision, request_id="r1"),
+                CallContext("service", "method", correlation_id),
+            )
+            for correlation_id in ("first", "second")
+        ]
+        assert answers[0] == answers[1]
+        assert answers[0].decision.correlation_id == "first"
 
 
 async def test_votes_at_the_same_moment_settle_it_once() -> None:

@@ -42,12 +42,14 @@ ELECTORS_MAX = 1_000
 class Opening:
     """What CreateDecision was asked, with what the core must not make up itself.
 
-    `matching` are the names of the agents that match the elector_selector now, if there is one.
+    `correlation_id` is the call's: no part of the request, for one that is repeated may come with another. `matching`
+    are the names of the agents that match the elector_selector now, if there is one.
     """
 
     request: CreateDecisionRequest
     now: Timestamp
     decision_id: str
+    correlation_id: str = ""
     matching: Sequence[str] = ()
 
 
@@ -95,6 +97,7 @@ def _opened(reader: Reader, command: Opening) -> Decision:
     decision = Decision()
     decision.CopyFrom(command.request.decision)
     decision.name = names.decision_name(command.request.parent, command.decision_id)
+    decision.correlation_id = decision.correlation_id or command.correlation_id
     decision.create_time.CopyFrom(command.now)
     _check_options(decision)
     _fill_in_numbers(decision)
