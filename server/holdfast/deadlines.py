@@ -33,7 +33,8 @@ class Deadlines:
     Args:
         clock: A monotonic clock, in seconds.
         wall_clock: Unix time, in seconds.
-        act: What is done about a name whose deadline has passed. It must bear being called twice.
+        act: What is done about a name whose deadline has passed. It must bear being called twice, and ask `is_past`
+            again when it decides: others may have moved the deadline meanwhile.
     """
 
     def __init__(
@@ -103,22 +104,21 @@ class Deadlines:
 
     async def look(self) -> float:
         """Acts on the deadlines that have passed. Returns how long to wait before the next look, in seconds."""
-        due = self._pop_due()
-        outcomes = await asyncio.gather(*map(self._try, due))
+        outcomes = await asyncio.gather(*(self._try(*due) for due in self._pop_due().items()))
         if not all(outcomes):
             return RETRY_S
         next_s = self._heap[0][0] - self._clock() if self._heap else TICK_S
         return min(max(next_s, 0.005), TICK_S)
 
-    def _pop_due(self) -> list[str]:
+    def _pop_due(self) -> dict[str, float]:
         now_s = self._clock()
         self._heard_from_s = max(self._heard_from_s, now_s + self._guard.look(now_s))
-        due: dict[str, None] = {}
+        due: dict[str, float] = {}
         while self._heap and self._heap[0][0] <= now_s and len(due) < AT_ONCE:
             due_s, name = heapq.heappop(self._heap)
             if self._due_s.get(name) == due_s and not self._must_wait(name, now_s):  # neither moved nor cleared since
-                due[name] = None
-        return list(due)
+                due[name] = due_s
+        return due
 
     def _must_wait(self, name: str, now_s: float) -> bool:
         """Gives a silence the time in which nothing was heard, at most `HELD_S_MAX` in all."""
@@ -129,9 +129,10 @@ class Deadlines:
         heapq.heappush(self._heap, (self._due_s[name], name))
         return True
 
-    async def _try(self, name: str) -> bool:
+    async def _try(self, name: str, due_s: float) -> bool:
         """Whether it was done; what was not is due again."""
-        due_s = self._due_s[name]
+        if self._due_s.get(name) != due_s:  # moved or cleared before this had its turn
+            return True
         try:
             await self._act(name)
         except HoldfastError as error:

@@ -175,7 +175,9 @@ class Registry:
 
     async def _end_voting(self, name: str) -> None:
         """Does what the passing of a decision's deadline does."""
-        await self.execute(lambda reader: deciding.expire(reader, name, self.now()))
+        await self.execute(
+            lambda reader: deciding.expire(reader, name, self.now(), is_over=self.deadlines.is_past(name))
+        )
 
     async def _time_passed(self, key: str) -> None:
         """Does what the passing of a time does that an activation, or an agent's breaker, waited for."""

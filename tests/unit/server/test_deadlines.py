@@ -1,5 +1,7 @@
 """Deadlines pass once, by a clock that does not jump, however the time of day is set."""
 
+import asyncio
+
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -103,3 +105,14 @@ async def test_a_wave_passes_in_pieces() -> None:
     assert len(acts.names) == AT_ONCE
     await deadlines.look()
     assert len(acts.names) == AT_ONCE + 5
+
+
+async def test_one_that_is_cleared_as_its_time_comes_is_not_acted_on() -> None:
+    """The view may learn that it is settled between the look at the clock and the act."""
+    deadlines, clock, _, acts = kept()
+    deadlines.set("a", at(1_000_010))
+    clock.now_s += 11
+    looking = asyncio.ensure_future(deadlines.look())
+    asyncio.get_running_loop().call_soon(deadlines.clear, "a")  # runs before what the look starts
+    await looking
+    assert acts.names == []

@@ -309,6 +309,23 @@ async def test_pages_of_decisions_neither_repeat_nor_skip() -> None:
         assert [each.name for each in (await here.decisions.list_decisions(only, CALL)).decisions] == [names[2]]
 
 
+async def test_a_deadline_that_comes_as_somebody_closes_leaves_the_fallback_its_time() -> None:
+    """D6: who acts on a deadline may find that voting has ended meanwhile, by a call or through another replica."""
+    fallback = pb.DecisionFallback(kind=pb.DECISION_FALLBACK_KIND_ESCALATE, timeout=Duration(seconds=5))
+    async with replica() as here:
+        decision = await opened(here, fallback=fallback, deadline=in_s(here, 10))
+        here.clock.now_s += 10
+        await asyncio.gather(
+            here.decisions.close_decision(pb.CloseDecisionRequest(name=decision.name), CALL),
+            here.registry.deadlines.look(),
+        )
+        await here.settle()
+        await here.registry.deadlines.look()
+        assert (await read(here, decision)).state == pb.DECISION_STATE_AWAITING_FALLBACK
+        await here.pass_time(5)
+        assert (await read(here, decision)).state == pb.DECISION_STATE_FAILED
+
+
 async def test_decisions_that_ended_are_forgotten_after_a_day_with_all_their_records() -> None:
     """D1: until then they keep their one result, over a restart, too."""
     store, clock = MemoryStore(), Clock()

@@ -103,9 +103,13 @@ def close(reader: Reader, name: str, now: Timestamp) -> Plan[Decision]:
     return _ended(entry, now)
 
 
-def expire(reader: Reader, name: str, now: Timestamp) -> Plan[bool]:
-    """Decides what the passing of a decision's time does to it. Answers whether anything; others may be faster."""
-    entry = reader.decision(name)
+def expire(reader: Reader, name: str, now: Timestamp, *, is_over: bool) -> Plan[bool]:
+    """Decides what the passing of a decision's time does to it. Answers whether anything; others may be faster.
+
+    `is_over` says whether the time of the state it is in has passed: where others ended the voting meanwhile, the
+    fallback has its own.
+    """
+    entry = reader.decision(name) if is_over else None
     if entry is not None and entry.state.state == DECISION_STATE_OPEN:
         return Plan(_ended(entry, now).txn, lambda _: True)
     if entry is not None and entry.state.state == DECISION_STATE_AWAITING_FALLBACK:
