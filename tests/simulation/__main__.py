@@ -17,9 +17,7 @@ import structlog
 from simulation.coverage import Coverage
 from simulation.world import simulate
 from support.checkers import report
-from support.planted import PLANTED, PLANTED_IN_REPLICAS
-
-BUGS = {**PLANTED, **PLANTED_IN_REPLICAS}
+from support.planted import BUGS
 
 
 def main() -> int:

@@ -49,3 +49,12 @@ class Cluster:
         while not all(node.is_serving for node in self.nodes):
             self.start()
             await asyncio.sleep(0.1)
+
+    @property
+    def wall_rate(self) -> float:
+        """How much faster than everything else times of day go."""
+        return self.nodes[0].wall_rate
+
+    def latest_s(self) -> float:
+        """The time of day on the node whose clock is furthest ahead."""
+        return max(node.wall_clock() for node in self.nodes)

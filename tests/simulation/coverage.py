@@ -1,5 +1,6 @@
 """What simulations have reached of what there is to reach."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from holdfast.failpoints import Failpoint
 from holdfast.registry.v1.agent_pb2 import AdminState
 from holdfast.storage.v1.records_pb2 import AgentRecord, LeaseEndReason, LeaseRecord
 from holdfast.store.interface import Change, Txn
+from simulation.decision_coverage import DecisionCoverage
 from simulation.loop import NODE
 from simulation.node import Node
 
@@ -44,10 +46,14 @@ LIVES = (
 """Transitions of agents and leases, as the store sees them, and what became of its answers."""
 
 
+PARTS: tuple[type[DecisionCoverage], ...] = (DecisionCoverage,)
+"""What is to be reached of other state machines."""
+
+
 def wanted() -> set[str]:
     """Everything that simulations must reach."""
     rulings = {_ruling(act.value, state) for act, states in TRANSITIONS.items() for state in states}
-    return rulings | {f"failpoint {point}" for point in FAILPOINTS} | set(LIVES)
+    return rulings | {f"failpoint {point}" for point in FAILPOINTS} | set(LIVES).union(*(part.wanted for part in PARTS))
 
 
 def _ruling(act: str, state: State) -> str:
@@ -72,6 +78,7 @@ class Coverage:
         self.reached: Counter[str] = Counter()
         self._leases: dict[str, LeaseRecord] = {}
         self._agents: dict[str, str] = {}
+        self._parts = [part(self.reached) for part in PARTS]
 
     def missing(self) -> list[str]:
         """What was not reached."""
@@ -81,6 +88,8 @@ class Coverage:
         """Another store begins, empty."""
         self._leases.clear()
         self._agents.clear()
+        for part in self._parts:
+            part.begin_seed()
 
     def written(self, changes: Sequence[Change]) -> None:
         """Revisions became durable."""
@@ -93,6 +102,11 @@ class Coverage:
                     self._agent(put.key, AgentRecord.FromString(put.value))
             for key in change.deletes:
                 self._deleted(key, change)
+            for part in self._parts:
+                for put in change.puts:
+                    part.put(put)
+                for key in change.deletes:
+                    part.deleted(key)
 
     def committed(self, txn: Txn, *, is_known: bool) -> None:
         """A replica's transaction was committed, and it knows, or its answer was lost."""
@@ -151,7 +165,10 @@ class Coverage:
 
         failpoints.install(self.hit)
         try:
-            with patch.object(admin, "_next", noted):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(patch.object(admin, "_next", noted))
+                for part in self._parts:
+                    stack.enter_context(part.watching())
                 yield
         finally:
             failpoints.install(None)

@@ -203,54 +203,76 @@ class Network:
 
         Returns why it ended: a reason, `ENDED`, `CLOSED`, or `LOST` if nobody said.
         """
-        node = self.serving()
-        if node is None:
+        if (node := self.serving()) is None:
             await asyncio.sleep(0.1)
             return "LOST"
         watch = self.history.watch_begun(client, request.parent, request.filter, request.start_revision, resumes)
-        unread: asyncio.Queue[WatchAgentsResponse | str] = asyncio.Queue(UNREAD_MAX)
-        sending = node.spawn(_pump(node, request, unread))
+
+        async def heard(message: WatchAgentsResponse) -> Any:
+            self.history.watch_message(client, watch, message)
+            return await take(watch, message)
+
+        reason = await self._stream(node, _pump(node, "WatchAgents", request, WatchAgentsResponse), heard)
+        self.history.watch_ended(client, watch, reason)
+        return reason
+
+    async def follow(
+        self, client: str, op: str, request: Any, response: type[Message], resumes: int, take: Callable[[int, Any], Any]
+    ) -> str:
+        """The same of other resources than agents, by the rpc `op` with responses of this type."""
+        if (node := self.serving()) is None:
+            await asyncio.sleep(0.1)
+            return "LOST"
+        watch = self.history.follow_begun(client, op, request, resumes)
+
+        async def heard(message: Any) -> Any:
+            self.history.follow_message(client, watch, message)
+            return await take(watch, message)
+
+        reason = await self._stream(node, _pump(node, op, request, response), heard)
+        self.history.follow_ended(client, watch, reason)
+        return reason
+
+    async def _stream(
+        self, node: Node, pump: "Callable[[asyncio.Queue[Any]], Any]", heard: Callable[[Any], Any]
+    ) -> str:
+        unread: asyncio.Queue[Any] = asyncio.Queue(UNREAD_MAX)
+        sending = node.spawn(pump(unread))
         sending.add_done_callback(_quietly)
-        reading = asyncio.ensure_future(self._read(client, watch, unread, take))
+        reading = asyncio.ensure_future(self._read(unread, heard))
         try:
             await asyncio.wait([sending, reading], return_when=asyncio.FIRST_COMPLETED)
             if not reading.done() and not sending.cancelled() and sending.exception() is None:
                 await reading
-            reason = reading.result() if reading.done() else "LOST"
+            return reading.result() if reading.done() else "LOST"
         finally:
             reading.cancel()
             sending.cancel()
-        self.history.watch_ended(client, watch, reason)
-        return reason
 
-    async def _read(
-        self,
-        client: str,
-        watch: int,
-        unread: "asyncio.Queue[WatchAgentsResponse | str]",
-        take: Callable[[int, WatchAgentsResponse], Any],
-    ) -> str:
+    async def _read(self, unread: "asyncio.Queue[Any]", heard: Callable[[Any], Any]) -> str:
         while True:
             message = await unread.get()
             await asyncio.sleep(self._rng.uniform(0, DELAY_S_MAX))
             if isinstance(message, str):
                 return message
-            self.history.watch_message(client, watch, message)
-            if await take(watch, message):
+            if await heard(message):
                 return "CLOSED"
 
 
-async def _pump(node: Node, request: WatchAgentsRequest, unread: "asyncio.Queue[WatchAgentsResponse | str]") -> None:
-    """Sends what the handler gives, as fast as it is read."""
-    reason = "ENDED"
-    try:
-        async with contextlib.aclosing(node.handler("WatchAgents")(request, CALL)) as responses:
-            async for response in responses:
-                told = WatchAgentsResponse.FromString(response) if isinstance(response, bytes) else response
-                await unread.put(told)
-    except HoldfastError as error:
-        reason = error.reason.name
-    await unread.put(reason)
+def _pump(node: Node, op: str, request: Any, response: type[Message]) -> "Callable[[asyncio.Queue[Any]], Any]":
+    """Sends what a handler gives, as fast as it is read."""
+
+    async def pump(unread: "asyncio.Queue[Any]") -> None:
+        reason = "ENDED"
+        try:
+            async with contextlib.aclosing(node.handler(op)(request, CALL)) as told:
+                async for each in told:
+                    await unread.put(response.FromString(each) if isinstance(each, bytes) else each)
+        except HoldfastError as error:
+            reason = error.reason.name
+        await unread.put(reason)
+
+    return pump
 
 
 def _quietly(task: "asyncio.Task[Any]") -> None:

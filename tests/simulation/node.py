@@ -11,6 +11,7 @@ from holdfast.errors import HoldfastError, Reason
 from holdfast.failpoints import Failpoint
 from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
+from holdfast.service.decisions import DecisionHandlers
 from holdfast.service.drainer import Drainer
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
@@ -71,7 +72,13 @@ class Node:
     def _clock(self) -> float:
         return self._clocks.begin_s + self.loop.time() * self._clocks.rate
 
-    def _wall_clock(self) -> float:
+    @property
+    def wall_rate(self) -> float:
+        """How fast its time of day goes."""
+        return self._clocks.wall_rate
+
+    def wall_clock(self) -> float:
+        """Unix time as it has it."""
         return self._clocks.wall_begin_s + self.loop.time() * self._clocks.wall_rate
 
     def _new_id(self) -> str:
@@ -82,9 +89,12 @@ class Node:
     def start(self, store: SimulatedStore) -> None:
         """Begins to serve once it has its view."""
         self.store, self.is_up = store, True
-        self.registry = Registry(store, self._clock, self._wall_clock, self._new_id)
-        self.agents = AgentRegistry(self.registry, progress_every_s=PROGRESS_EVERY_S)
-        self.leases = LeaseHandlers(self.registry)
+        self.registry = Registry(store, self._clock, self.wall_clock, self._new_id)
+        self._handlers = (
+            AgentRegistry(self.registry, progress_every_s=PROGRESS_EVERY_S),
+            LeaseHandlers(self.registry),
+            DecisionHandlers(self.registry, progress_every_s=PROGRESS_EVERY_S),
+        )
         self.spawn(self._run())
 
     async def _run(self) -> None:
@@ -95,6 +105,7 @@ class Node:
             self._part("replicas", registry.replicas.run())
         self._part("lease keeper", registry.start_keeping())
         self._part("janitor", Janitor(registry, self._retain_revisions).run(JANITOR_EVERY_S))
+        self._part("deadlines", registry.deadlines.run())
         self._part("drainer", Drainer(registry).run())
         self.is_serving = True
         self._history.mark(self.name, "serving")
@@ -161,8 +172,7 @@ class Node:
     def handler(self, op: str) -> Callable[..., Any]:
         """The handler of an rpc."""
         name = "".join("_" + letter.lower() if letter.isupper() else letter for letter in op)[1:]
-        owner: object = self.leases if "lease" in name else self.agents
-        handler: Callable[..., Any] = getattr(owner, name)
+        handler: Callable[..., Any] = next(getattr(each, name) for each in self._handlers if hasattr(each, name))
         return handler
 
 

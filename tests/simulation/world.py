@@ -4,13 +4,17 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from unittest.mock import patch
 
+from holdfast.core.decisions import forgetting
 from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest, ListAgentsResponse
 from holdfast.replicas import PROOF_S, TAKEOVER_S
 from simulation import loop
 from simulation.clients import PARENT, Client, Keeper, Known, Watcher
 from simulation.cluster import Cluster
 from simulation.coverage import Coverage
+from simulation.deciding import Deciding
+from simulation.machine import Follower, Machine, Stage
 from simulation.network import Network
 from simulation.node import CALL, Clocks, Node
 from simulation.stalls import kept_through_stalls
@@ -32,6 +36,9 @@ PLOTS = (RANDOM, RANDOM, STALLS, FAILOVERS, RANDOM, RANDOM, RANDOM, FAILOVERS)
 """What goes wrong in a seed, by its remainder: failovers need replicas, which odd seeds have, and stalls of one node
 say more where nobody takes over."""
 
+MACHINES: Sequence[Callable[[Stage], Machine]] = (Deciding,)
+"""What else goes on beside agents and their leases."""
+
 DRIFT = 0.005
 """Most by which a monotonic clock runs fast or slow."""
 
@@ -43,7 +50,12 @@ WATCHES = ("", "", 'labels.team = "red"')
 
 ALL = "liveness = LIVE OR liveness = EXPIRED"
 QUIET_AFTER_S = 10.0
-"""By then, once all is healed and nobody keeps leases, the last has ended: they have 5 s at most."""
+"""By then, once all is healed and nobody keeps leases, the last has ended: they have 5 s at most. Machines leave
+nothing that ends by itself.
+"""
+
+ENDED_KEPT_S = 3600.0
+"""How long the product keeps decisions after their end in simulations, where no day passes."""
 
 FINISH_S_MAX = 60.0
 """Longest time for watchers to learn the rest at the end."""
@@ -73,7 +85,7 @@ def simulate(seed: int, coverage: Coverage | None = None) -> Outcome:
     """Runs a seed and judges its history. The same seed gives the same history."""
     coverage = coverage or Coverage()
     coverage.begin_seed()
-    with coverage.watching():
+    with coverage.watching(), patch.object(forgetting, "ENDED_KEPT_S", ENDED_KEPT_S):
         world, errors = loop.run(_run(seed, coverage))
     defects = [repr(error) for error in errors]
     return Outcome(seed, world.history.events, world.judged(), defects)
@@ -101,6 +113,7 @@ class World:
         self.history = History(clock)
         self._drift = self._rng.choice([DRIFT, DRIFT_MAX]) if self._plot == FAILOVERS else DRIFT
         wall_rate = self._rng.choice([1.0, 1.0, 400.0])
+        self._skew_s = self._rng.choice([100.0, 0.3])
         self._is_quiet_in_the_end = not self._is_shared and wall_rate == 1.0  # no beats, and no hour that is soon over
         retain = self._rng.choice([20, 60, 10_000])
         names = ("n1", "n2") if self._is_shared else ("n1",)
@@ -114,6 +127,9 @@ class World:
             requests_kept_s=3600 / wall_rate / 2,
             expired_kept_s=3600 / wall_rate / 2,
             retain_revisions=retain,
+            ended_kept_s=ENDED_KEPT_S / wall_rate / 2,
+            clock_skew_s=2 * self._skew_s * self._is_shared if wall_rate == 1.0 else None,
+            deadlines_grace_s=2.0 if wall_rate == 1.0 and not self._is_shared else None,
         )
 
     def _fork(self) -> random.Random:
@@ -124,7 +140,7 @@ class World:
         return Clocks(
             begin_s=rng.uniform(0, 1e6),
             rate=1 + (rng.choice([-1, 1]) if self._plot == FAILOVERS else rng.uniform(-1, 1)) * self._drift,
-            wall_begin_s=1.7e9 + rng.uniform(-100, 100),
+            wall_begin_s=1.7e9 + rng.uniform(-1, 1) * self._skew_s,
             wall_rate=wall_rate,
         )
 
@@ -136,18 +152,22 @@ class World:
             Watcher(f"watcher{number}", self._network, self._fork(), only) for number, only in enumerate(WATCHES)
         ]
         watching = [asyncio.ensure_future(watcher.run()) for watcher in watchers]
+        machines = [machine(Stage(self._network, self._cluster, self._fork(), known)) for machine in MACHINES]
+        followers = [follower for machine in machines for follower in machine.followers]
+        watching += [asyncio.ensure_future(follower.run()) for follower in followers]
         keepers = self._keepers(known)
         keeping = [asyncio.ensure_future(keeper.run()) for keeper in keepers]
         troubles = asyncio.ensure_future(self._trouble(keepers))
         count = CLIENTS - len(keepers) // 2  # who keeps leases does its share
         clients = [Client(f"client{number}", self._network, self._fork(), known) for number in range(count)]
-        await asyncio.gather(*(client.run(OPERATIONS // CLIENTS) for client in clients))
+        calling = [client.run(OPERATIONS // CLIENTS) for client in clients]
+        await asyncio.gather(*calling, *(machine.run() for machine in machines))
         for each in (troubles, *keeping):
             each.cancel()
         await asyncio.sleep(0)  # what was cancelled ends
         self._cluster.heal()
         await self._cluster.all_serve()
-        await self._finish(watchers)
+        await self._finish([*watchers, *followers], machines)
         for watch in watching:
             watch.cancel()
 
@@ -188,8 +208,10 @@ class World:
                 response: ListAgentsResponse = asking.result()
                 return response
 
-    async def _finish(self, watchers: list[Watcher]) -> None:
+    async def _finish(self, watchers: "Sequence[Watcher | Follower]", machines: Sequence[Machine]) -> None:
         await asyncio.sleep(28.0 if self._plot == FAILOVERS else self._rng.choice([0.0, 3.0, 20.0]))
+        for machine in machines:
+            await machine.finish()
         response = await self._final_state()
         self.history.final_state("final", PARENT, response.revision, response.agents)
         deadline_s = asyncio.get_running_loop().time() + FINISH_S_MAX

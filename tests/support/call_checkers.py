@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from support.evidence import AGENT_WRITES, READS, Call, Evidence, Violation, first, parent_of
 from support.history import ADMIN_OPS, QUIET, AgentSeen, Failed, FinalState, Ok
 
-_WRITES = (*AGENT_WRITES, "DeregisterAgent", "GrantLease", "RevokeLease")
+_DECISION_WRITES = ("CreateDecision", "CastVote", "CloseDecision", "CancelDecision", "ResolveDecision")
+
+_WRITES = (*AGENT_WRITES, *_DECISION_WRITES, "DeregisterAgent", "GrantLease", "RevokeLease")
 """Calls that take a revision of their own whenever they succeed for the first time."""
 
-_REPEATABLE = ("RegisterAgent", "BatchRegisterAgents", "GrantLease")
+_REPEATABLE = ("RegisterAgent", "BatchRegisterAgents", "GrantLease", "CreateDecision")
 """Calls that take a request_id."""
 
 _FORGETFUL = (
@@ -295,4 +297,4 @@ def _is_alike(earlier: Call, call: Call) -> Iterator[Violation]:
 
 def _told(ok: Ok) -> object:
     """What of an answer stays the same."""
-    return ok.revision, [(agent.name, agent.uid, agent.fence) for agent in ok.agents], ok.leases
+    return ok.revision, [(agent.name, agent.uid, agent.fence) for agent in ok.agents], ok.leases, ok.told

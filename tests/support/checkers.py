@@ -7,25 +7,37 @@ report cannot be explained by a registry that keeps its promises, whatever was l
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from support import call_checkers, lease_checkers, watch_checkers
+from support import call_checkers, decision_checkers, follow_checkers, lease_checkers, watch_checkers
 from support.evidence import Evidence, Limits, Violation
 from support.history import Event
 
 Checker = Callable[[Evidence], Iterator[Violation]]
 
+
+def _both(*checkers: Checker) -> Checker:
+    """The question put to different kinds of resources."""
+    return lambda evidence: (violation for checker in checkers for violation in checker(evidence))
+
+
 CHECKERS: dict[str, Checker] = {
     "S1": call_checkers.revisions_are_dense,
-    "S2": call_checkers.acknowledged_survives,
-    "S3": call_checkers.whole_or_not_at_all,
-    "W1": watch_checkers.only_what_the_filter_says,
-    "W2": watch_checkers.in_order_and_once,
-    "W6": watch_checkers.resumable,
-    "W7": watch_checkers.no_holes,
+    "S2": _both(call_checkers.acknowledged_survives, decision_checkers.acknowledged_votes_stay),
+    "S3": _both(call_checkers.whole_or_not_at_all, decision_checkers.refused_votes_are_none),
+    "W1": _both(watch_checkers.only_what_the_filter_says, follow_checkers.only_what_the_filter_says),
+    "W2": _both(watch_checkers.in_order_and_once, follow_checkers.in_order_and_once),
+    "W6": _both(watch_checkers.resumable, follow_checkers.resumable),
+    "W7": _both(watch_checkers.no_holes, follow_checkers.no_holes),
     "L1": lease_checkers.never_early,
     "L2": lease_checkers.gone_in_time,
     "L3": lease_checkers.all_at_once,
     "L4": lease_checkers.kept_means_standing,
     "L5": lease_checkers.fences_grow,
+    "D1": decision_checkers.one_end,
+    "D2": decision_checkers.honest_count,
+    "D3": decision_checkers.no_late_vote,
+    "D4": decision_checkers.one_vote_each,
+    "D5": decision_checkers.frozen_electorate,
+    "D6": decision_checkers.fallback_once,
     "etag": call_checkers.etags_hold,
     "admin": call_checkers.operators_are_obeyed,
     "request_id": call_checkers.repeats_are_answered_alike,

@@ -13,6 +13,9 @@ from support.history import (
     Event,
     Failed,
     FinalState,
+    FollowBegun,
+    FollowEnded,
+    FollowMessage,
     Invoke,
     KeepAnswered,
     KeepSent,
@@ -23,7 +26,7 @@ from support.history import (
     WatchMessage,
 )
 
-READS = ("GetAgent", "ListAgents", "MatchAgents", "GetLease", "ListLeases")
+READS = ("GetAgent", "ListAgents", "MatchAgents", "GetLease", "ListLeases", "GetDecision", "ListDecisions")
 """Calls that are linearizable and change nothing."""
 
 AGENT_WRITES = ("RegisterAgent", "BatchRegisterAgents", "UpdateAgent")
@@ -50,6 +53,10 @@ class Limits:
         expired_kept_s: How long expired agents are surely kept.
         stale_keeps_s: How long after a revocation at one replica another may still acknowledge keepalives.
         retain_revisions: How many of the newest revisions watches surely resume from.
+        ended_kept_s: How long what has ended (decisions) is surely kept.
+        deadlines_grace_s: How long after a deadline something surely has been done about it; None where servers' clocks
+            are too wrong for times of day to say anything.
+        clock_skew_s: Most by which the times of day of servers differ; None where that says nothing.
     """
 
     grace_s: float = 1.0
@@ -58,6 +65,9 @@ class Limits:
     expired_kept_s: float = 3600.0
     stale_keeps_s: float = 0.0
     retain_revisions: int = 0
+    ended_kept_s: float = 86_400.0
+    deadlines_grace_s: float | None = None
+    clock_skew_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -136,6 +146,41 @@ class Watch:
         return max((message.revision for message in self.steps()), default=(self.first_revision or 1) - 1)
 
 
+@dataclass(slots=True)
+class Follow:
+    """A watch of other resources than agents, and what came of it."""
+
+    begun: FollowBegun
+    messages: list[FollowMessage] = field(default_factory=list)
+    ended: FollowEnded | None = None
+
+    def snapshot(self) -> list[FollowMessage]:
+        """Messages of the snapshot it begins with; none if it has none, or not all of it."""
+        ends = [index for index, message in enumerate(self.messages) if message.is_snapshot_end]
+        return self.messages[: ends[0] + 1] if ends and self.begun.start_revision == 0 else []
+
+    def steps(self) -> Iterator[FollowMessage]:
+        """Messages after the snapshot, if there was one, without resets."""
+        is_in_snapshot = self.begun.start_revision == 0
+        for message in self.messages:
+            if is_in_snapshot:
+                is_in_snapshot = not message.is_snapshot_end
+            elif message.step != "reset":
+                yield message
+
+    @property
+    def first_revision(self) -> int | None:
+        """The first revision whose changes it must tell; None if its snapshot did not end."""
+        if self.begun.start_revision:
+            return self.begun.start_revision
+        return next((message.revision + 1 for message in self.messages if message.is_snapshot_end), None)
+
+    @property
+    def last_revision(self) -> int:
+        """The revision up to which it told everything; 0 before its first message."""
+        return max((message.revision for message in self.steps()), default=(self.first_revision or 1) - 1)
+
+
 class Evidence:
     """What a history says."""
 
@@ -144,6 +189,7 @@ class Evidence:
         self.calls: dict[int, Call] = {}
         self.keeps: dict[str, list[Keep]] = defaultdict(list)
         self.watches: dict[int, Watch] = {}
+        self.follows: dict[int, Follow] = {}
         self.marks: list[ServerMark] = []
         self.finals: list[FinalState] = []
         pending: dict[int, Keep] = {}
@@ -171,6 +217,17 @@ class Evidence:
                 self.marks.append(event)
             case FinalState():
                 self.finals.append(event)
+            case _:
+                self._follow(event)
+
+    def _follow(self, event: FollowBegun | FollowMessage | FollowEnded) -> None:
+        match event:
+            case FollowBegun():
+                self.follows[event.watch] = Follow(event)
+            case FollowMessage():
+                self.follows[event.watch].messages.append(event)
+            case FollowEnded():
+                self.follows[event.watch].ended = event
 
     def of(self, *ops: str) -> Iterator[Call]:
         """Calls of some rpcs, in the order they began."""

@@ -18,6 +18,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from holdfast.registry.v1.agent_pb2 import AdminState, Agent, AgentLiveness
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEventType, WatchAgentsResponse, WatchResetReason
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveResult, Lease, LeaseDirective
+from support.plain import is_kept_whole, plain, revision_of
 
 TAG = "op"
 """Label that says which write an agent's content is from."""
@@ -76,6 +77,7 @@ class Invoke:
         content: Digest of the request without its request_id.
         tag: What stands in the label `TAG` of what it writes.
         ttls_s: For each agent it registers, the TTL of the lease that is granted to it; 0 if it joins one.
+        asked: The whole request, as `plain` has it, of rpcs that histories keep whole.
     """
 
     at_s: float
@@ -90,11 +92,15 @@ class Invoke:
     content: str = ""
     tag: str = ""
     ttls_s: tuple[float, ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Ok:
-    """A call succeeded at `revision`: that of the write, or the one a read was answered from."""
+    """A call succeeded at `revision`: that of the write, or the one a read was answered from.
+
+    `told` is the whole response, as `plain` has it, of rpcs that histories keep whole.
+    """
 
     at_s: float
     process: str
@@ -102,6 +108,7 @@ class Ok:
     revision: int
     agents: tuple[AgentSeen, ...] = ()
     leases: tuple[LeaseSeen, ...] = ()
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +195,44 @@ class WatchEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowBegun:
+    """A watch of other resources than agents, by the rpc `op`; otherwise as WatchBegun."""
+
+    at_s: float
+    process: str
+    watch: int
+    op: str
+    parent: str
+    filter: str
+    start_revision: int
+    resumes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FollowMessage:
+    """One message of such a watch; `resources` as `plain` has them, those gone with name and revision alone."""
+
+    at_s: float
+    process: str
+    watch: int
+    revision: int
+    step: str
+    resources: tuple[dict[str, Any], ...] = ()
+    is_snapshot_end: bool = False
+    compact_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FollowEnded:
+    """Such a watch is over; as WatchEnded."""
+
+    at_s: float
+    process: str
+    watch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerMark:
     """Something happened to a server: `serving`, `stopped`, `killed`, `paused`, `resumed` or `takeover`; or `QUIET`."""
 
@@ -209,7 +254,19 @@ class FinalState:
 
 
 Event: TypeAlias = (
-    Invoke | Ok | Failed | KeepSent | KeepAnswered | WatchBegun | WatchMessage | WatchEnded | ServerMark | FinalState
+    Invoke
+    | Ok
+    | Failed
+    | KeepSent
+    | KeepAnswered
+    | WatchBegun
+    | WatchMessage
+    | WatchEnded
+    | FollowBegun
+    | FollowMessage
+    | FollowEnded
+    | ServerMark
+    | FinalState
 )
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
@@ -222,6 +279,9 @@ KINDS: dict[str, type[Event]] = {
         WatchBegun,
         WatchMessage,
         WatchEnded,
+        FollowBegun,
+        FollowMessage,
+        FollowEnded,
         ServerMark,
         FinalState,
     )
@@ -253,6 +313,10 @@ class History:
 
     def ok(self, process: str, call: int, op: str, response: Any) -> None:
         """A call succeeded with a response of the API."""
+        if is_kept_whole(response):
+            told = plain(response)
+            self.events.append(Ok(self._clock(), process, call, revision_of(told), told=told))
+            return
         revision, agents, leases = _outcome(op, response)
         self.events.append(Ok(self._clock(), process, call, revision, agents, leases))
 
@@ -314,6 +378,37 @@ class History:
     def watch_ended(self, process: str, watch: int, reason: str, *, is_definite: bool = False) -> None:
         """A watch is over."""
         self.events.append(WatchEnded(self._clock(), process, watch, reason, is_definite))
+
+    def follow_begun(self, process: str, op: str, request: Any, resumes: int = 0) -> int:
+        """A watch of other resources than agents begins; returns its id."""
+        watch = self.new_id()
+        begun = FollowBegun(
+            self._clock(), process, watch, op, request.parent, request.filter, request.start_revision, resumes
+        )
+        self.events.append(begun)
+        return watch
+
+    def follow_message(self, process: str, watch: int, response: Any) -> FollowMessage:
+        """A message of it arrived; returns it as recorded."""
+        told = plain(response)
+        events: dict[str, Any] = told.get("events", {})
+        resources = next((value for value in events.values() if isinstance(value, list)), [])
+        message = FollowMessage(
+            self._clock(),
+            process,
+            watch,
+            told.get("revision", 0),
+            response.WhichOneof("step") or "",
+            tuple(resources),
+            events.get("snapshot_end", False),
+            told.get("reset", {}).get("compact_revision", 0),
+        )
+        self.events.append(message)
+        return message
+
+    def follow_ended(self, process: str, watch: int, reason: str) -> None:
+        """It is over."""
+        self.events.append(FollowEnded(self._clock(), process, watch, reason))
 
     def mark(self, process: str, what: str, detail: str = "") -> None:
         """Something happened to a server; see ServerMark."""
@@ -380,6 +475,8 @@ def _event(data: dict[str, Any]) -> Event:
         raise ValueError(f"unknown fields {sorted(unknown)}")
     for name in {"about", "ttls_s"} & set(data):
         data[name] = tuple(data[name])
+    if "resources" in data:
+        data["resources"] = tuple(data["resources"])
     if "agents" in data:
         data["agents"] = tuple(AgentSeen(**agent) for agent in data["agents"])
     if "changes" in data:
@@ -406,6 +503,8 @@ def _facts(op: str, request: Any) -> dict[str, Any]:
         content.CopyFrom(request)
         content.ClearField("request_id")
         facts["content"] = _digest(content)
+    if is_kept_whole(request):
+        return {**facts, "asked": plain(request)}
     match op:
         case "RegisterAgent":
             facts |= {

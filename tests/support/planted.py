@@ -36,6 +36,7 @@ from holdfast.store import sqlite_file
 from holdfast.store.batching import BatchingStore
 from holdfast.store.interface import KeyValue, Txn
 from holdfast.view import View
+from support import planted_decisions
 
 
 @contextlib.contextmanager
@@ -255,11 +256,19 @@ PLANTED_IN_REPLICAS: Mapping[str, tuple[Callable[[], AbstractContextManager[None
 """The same, of bugs that need replicas or stalls: simulations show them, and the runs of one real server do not."""
 
 
+BUGS: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
+    **PLANTED,
+    **PLANTED_IN_REPLICAS,
+    **planted_decisions.PLANTED,
+}
+"""All that simulations must show."""
+
+
 def main() -> None:
     """`NAME ARGS…`: runs `holdfast ARGS…` with a bug."""
-    if len(sys.argv) < 2 or sys.argv[1] not in PLANTED:
-        sys.exit(f"which bug? One of {', '.join(PLANTED)}, then the arguments of holdfast")
-    plant, _ = PLANTED[sys.argv[1]]
+    if len(sys.argv) < 2 or sys.argv[1] not in BUGS:
+        sys.exit(f"which bug? One of {', '.join(BUGS)}, then the arguments of holdfast")
+    plant, _ = BUGS[sys.argv[1]]
     with plant():
         cli.main(sys.argv[2:])
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from support import decision_stories
 from support.checkers import INVARIANTS, check, report
 from support.evidence import Limits
 from support.history import (
@@ -685,6 +686,7 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("request_id", repeated),
     ("request_id", repeated_and_not_refused),
     ("request_id", one_content_for_an_id),
+    *decision_stories.STORIES,
 ]
 IDS = [f"{invariant}-{tell.__name__}" for invariant, tell in STORIES]
 
@@ -767,3 +769,27 @@ def test_who_reads_fast_is_not_too_slow() -> None:
 def test_simple_filters_are_understood(only: str, *, is_wanted: bool) -> None:
     """Labels by their values, enums with and without prefix, joined by AND."""
     assert matches(only, agent(5, labels={"team": "red"}, admin_state="CORDONED")) is is_wanted
+
+
+def test_a_fallback_is_given_its_time_where_clocks_agree() -> None:
+    """D6: voting had surely not ended when a read before it began, so the wait was shorter than it had to be."""
+    story, waiting = Story(), {"kind": "ESCALATE", "timeout": 60.0}
+    decision_stories.read(story, decision_stories.decision(4, fallback=waiting))
+    decision_stories.read(story, decision_stories.decision(5, state="AWAITING_FALLBACK", fallback=waiting))
+    decision_stories.read(story, decision_stories.decision(6, state="FAILED", fallback=waiting))
+    assert not check(story.events)
+    assert {violation.invariant for violation in check(story.events, Limits(clock_skew_s=1.0))} == {"D6"}
+    assert not check(story.events, Limits(clock_skew_s=60.0))
+
+
+@pytest.mark.parametrize("seconds", [5, 50])
+def test_what_is_over_ends_where_clocks_agree(seconds: int) -> None:
+    """D1, D3: 10 s after it was opened a decision is open no more, and no vote on it is taken."""
+    story = Story()
+    decision_stories.read(story, decision_stories.decision(5))
+    story.wait(seconds)
+    vote = decision_stories.voted(decision_stories.A, 6)
+    decision_stories.cast(story, vote, decision_stories.decision(6, vote))
+    assert not check(story.events)
+    found = {violation.invariant for violation in check(story.events, Limits(deadlines_grace_s=2.0))}
+    assert found == (set() if seconds == 5 else {"D3", "D1"})
