@@ -50,7 +50,7 @@ async def hold_lock(
         return found.fence if found.lease == session.lease else 0
 
     with session.alone_with(name):
-        fence = await _got(session, acquire, mine, lambda fence: locks.release(name, fence))
+        fence = await got(session, acquire, mine, lambda fence: locks.release(name, fence))
         hold = HeldLock(name, fence, session)
         async with held(hold, session.ttl_s / LOOKS_PER_TTL, services, lambda fence: locks.release(name, fence)):
             yield hold
@@ -73,13 +73,13 @@ async def hold_leadership(
         return found.fence if found.leader and found.lease == session.lease else 0
 
     with session.alone_with(name):
-        fence = await _got(session, campaign, mine, lambda fence: elections.resign(name, fence))
+        fence = await got(session, campaign, mine, lambda fence: elections.resign(name, fence))
         hold = HeldLeadership(name, fence, session, services)
         async with held(hold, session.ttl_s / LOOKS_PER_TTL, services, lambda fence: elections.resign(name, fence)):
             yield hold
 
 
-async def _got(
+async def got(
     session: "Session",
     take: Callable[[], Awaitable[int]],
     mine: Callable[[], Awaitable[int]],

@@ -94,6 +94,11 @@ class Work(Hold):
         """What is to be done."""
         return self.activation.payload
 
+    @property
+    def proven_until_s(self) -> float:
+        """Until when it can be relied on unless another heartbeat is answered, by the client's clock."""
+        return self._proof.until_s
+
     def progress(self, percent: int, message: str = "") -> None:
         """Says how far it is, with the next heartbeat.
 
@@ -192,7 +197,7 @@ class Work(Hold):
     async def _beat(self) -> None:
         """Keeps it alive, and stops it when that fails for too long."""
         every_s = self._proof.ttl_s / BEATS_PER_TIMEOUT
-        due_s = self._clock() + every_s
+        due_s = self._proof.sent_s + every_s
         told: ActivationProgress | None = None
         while True:
             now_s = self._clock()

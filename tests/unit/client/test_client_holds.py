@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from holdfast.client import Client, HoldLostError, Session, SessionEndedError, SessionLostError
-from holdfast.client.errors import LockHeldError
+from holdfast.client.errors import DisconnectedError, LockHeldError
+from holdfast.client.locking import got
 from holdfast.coordination.v1.lock_service_pb2 import LockState
 from holdfast.testing import LocalServer, serve
 
@@ -169,3 +170,22 @@ async def test_the_next_in_line_leads_when_the_leader_leaves(server: LocalServer
 async def led_once(session: Session) -> int:
     async with session.leader("chief", wait_s=60) as leadership:
         return leadership.fence
+
+
+@pytest.mark.parametrize("end", [DisconnectedError("m"), asyncio.CancelledError()])
+async def test_what_was_got_although_the_answer_was_lost_is_given_back(server: LocalServer, end: BaseException) -> None:
+    given_back: list[int] = []
+
+    async def lost() -> int:
+        raise end
+
+    async def mine() -> int:
+        return 5
+
+    async def give_back(fence: int) -> None:
+        given_back.append(fence)
+
+    async with server.client() as client, client.session("a") as session:
+        with pytest.raises(type(end)):
+            await got(session, lost, mine, give_back)
+    assert given_back == [5]
