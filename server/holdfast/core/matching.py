@@ -1,6 +1,6 @@
 """Who could do a piece of work, in which order, and why the others could not."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -143,3 +143,12 @@ def _rank(agent: Agent) -> int:
 def _carries(agent: Agent, labels: Iterable[tuple[str, str]]) -> bool:
     own = agent.labels
     return all(key in own and own[key] == value for key, value in labels)
+
+
+def told(exclusions: Mapping[Why, int]) -> dict[str, int]:
+    """How many agents are out, by the reason's name without prefix; reasons that keep nobody out are left out."""
+    return {
+        AgentExclusionReason.Name(reason).removeprefix("AGENT_EXCLUSION_REASON_"): count
+        for reason, count in sorted(exclusions.items())
+        if count
+    }

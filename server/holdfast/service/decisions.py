@@ -1,6 +1,6 @@
 """DecisionService: open, vote, close, watch."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from google.protobuf.message import Message
 
@@ -27,17 +27,16 @@ from holdfast.coordination.v1.decision_service_pb2 import (
     WatchDecisionsRequest,
     WatchDecisionsResponse,
 )
-from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.core.decisions import deciding
 from holdfast.core.decisions.entry import DecisionEntry, find, shown
 from holdfast.core.decisions.opening import ELECTORS_MAX, Opening, create
+from holdfast.core.matching import Why, told
 from holdfast.filtering import compile_filter
-from holdfast.registry.v1.agent_registry_service_pb2 import MatchAgentsRequest
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.following import Following, Watched
-from holdfast.service.matching import match
+from holdfast.service.matching import electorate
 from holdfast.service.registry import Registry
 from holdfast.service.slices import Pause
 from holdfast.service.watching import PROGRESS_EVERY_S
@@ -62,26 +61,16 @@ class DecisionHandlers:
     async def create_decision(self, request: CreateDecisionRequest, context: CallContext) -> CreateDecisionResponse:
         """CreateDecision."""
         registry = self._registry
-        matching: list[str] = []
+        matching: Sequence[str] = ()
+        exclusions: Mapping[Why, int] = {}
         if request.decision.HasField("elector_selector"):
-            matching = await self._matching(request.parent, request.decision.elector_selector)
-        opening = Opening(request, registry.now(), registry.new_id(), context.correlation_id, matching)
-        return await registry.execute(lambda reader: create(reader, opening))
-
-    async def _matching(self, parent: str, selector: AgentSelector) -> list[str]:
-        """Who matches now, by name; one more than may vote, if there are more."""
-        registry = self._registry
-        await registry.await_consistency(Consistency.CONSISTENCY_LINEARIZABLE)
-        asked = MatchAgentsRequest(
-            parent=parent,
-            all_of=selector.all_of,
-            any_of=selector.any_of,
-            tier_max=selector.tier_max,
-            labels=selector.labels,
-            page_size=ELECTORS_MAX + 1,
+            await registry.await_consistency(Consistency.CONSISTENCY_LINEARIZABLE)
+            selector = request.decision.elector_selector
+            matching, exclusions = await electorate(registry.view, request.parent, selector, ELECTORS_MAX + 1)
+        opening = Opening(
+            request, registry.now(), registry.new_id(), context.correlation_id, matching, told(exclusions)
         )
-        found = [each.agent.name for each in (await match(registry.view, asked)).matches]
-        return sorted(name for name in found if selector.agent in ("", name))
+        return await registry.execute(lambda reader: create(reader, opening))
 
     async def get_decision(self, request: GetDecisionRequest, _context: CallContext) -> GetDecisionResponse:
         """GetDecision."""

@@ -2,9 +2,10 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.core.matching import (
     ADMIN_STATE,
     BREAKER,
@@ -81,6 +82,25 @@ async def match(view: View, request: MatchAgentsRequest) -> MatchAgentsResponse:
         if agents:
             response.exclusion_counts.append(AgentExclusionCount(reason=reason, agents=agents))
     return response
+
+
+async def electorate(
+    view: View, parent: str, asked: AgentSelector, limit: int
+) -> tuple[Sequence[str], Mapping[Why, int]]:
+    """Names, in order, of the agents that match from one revision, at most `limit`; how many others do not, and why.
+
+    With an agent named, only it is looked at.
+    """
+    selector = Selector.of(
+        MatchAgentsRequest(all_of=asked.all_of, any_of=asked.any_of, tier_max=asked.tier_max, labels=asked.labels)
+    )
+    if asked.agent:
+        entry = view.agent(asked.agent)
+        why = reasons(selector, entry, view.slots_held)[:1] if entry is not None else []
+        return [asked.agent] if entry is not None and not why else [], Counter(why)
+    snapshot = _snapshot(view, parent, selector)
+    best, _, _ = await _best(snapshot, selector, view.slots_held, limit)
+    return sorted(agent.name for _, _, agent in best), snapshot.counts
 
 
 def _snapshot(view: View, parent: str, selector: Selector) -> _Snapshot:

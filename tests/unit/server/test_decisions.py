@@ -86,6 +86,49 @@ async def test_a_repeated_request_is_the_same_whatever_call_it_comes_with() -> N
         assert answers[0].decision.correlation_id == "first"
 
 
+async def test_whoever_opens_a_decision_for_nobody_learns_why_nobody_matches() -> None:
+    """A count for each exclusion, in the message and for programs; a named agent is looked at by itself."""
+    async with replica() as here:
+        async with refused(Reason.NO_ELIGIBLE_AGENT, here) as caught:
+            await opened(here, electors=[], elector_selector=AgentSelector(all_of=["review"]))
+        assert "nobody is registered" in caught.value.message
+        await here.register("able", agent=Agent(capabilities=[Capability(id="review")]))
+        await here.register("other")
+        await here.register("gone", ttl_s=1)
+        await here.rule("cordon", "able")
+        await here.pass_time(2)
+        selector = AgentSelector(all_of=["review"])
+        for asked, counts in (
+            (selector, {"ADMIN_STATE": "1", "CAPABILITY": "1", "EXPIRED": "1"}),
+            (AgentSelector(agent=agent("other"), all_of=["review"]), {"CAPABILITY": "1"}),
+            (AgentSelector(agent=agent("none")), {}),
+        ):
+            async with refused(Reason.NO_ELIGIBLE_AGENT, here) as caught:
+                await opened(here, electors=[], elector_selector=asked)
+            assert caught.value.metadata == counts
+            assert all(f"{reason} {count}" in caught.value.message for reason, count in counts.items())
+
+
+async def test_an_electorate_has_everyone_who_matches_however_large_they_are() -> None:
+    """A page of MatchAgents ends after some bytes; who is on the next one may vote as well."""
+    tags = [f"{number:02}{'t' * 62}" for number in range(32)]
+    large = Agent(capabilities=[Capability(id=f"c{number}", tags=tags) for number in range(128)])
+    async with replica() as here:
+        for number in range(10):
+            await here.register(f"a{number}", agent=large)
+        decision = await opened(here, electors=[], elector_selector=AgentSelector(all_of=["c1"]))
+        assert [each.agent for each in decision.electors] == [agent(f"a{number}") for number in range(10)]
+
+
+async def test_a_selector_finds_the_agent_it_names_among_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.service.decisions.ELECTORS_MAX", 2)
+    async with replica() as here:
+        for number in range(5):
+            await here.register(f"a{number}")
+        decision = await opened(here, electors=[], elector_selector=AgentSelector(agent=agent("a4")))
+        assert [each.agent for each in decision.electors] == [agent("a4")]
+
+
 async def test_votes_at_the_same_moment_settle_it_once() -> None:
     """D1: each is counted after the one before, so the third closes it and the others find it closed."""
     async with replica() as here:
@@ -95,6 +138,16 @@ async def test_votes_at_the_same_moment_settle_it_once() -> None:
         assert [each.reason for each in late if isinstance(each, HoldfastError)] == [Reason.DECISION_CLOSED]
         last = await read(here, decision)
         assert (last.state, len(last.votes)) == (pb.DECISION_STATE_DECIDED, 3)
+
+
+async def test_a_quorum_of_nobody_divides_by_nothing() -> None:
+    """The original framework's defect: with no participants it divided by zero. Nobody votes, or nobody may."""
+    async with replica() as here:
+        decision = await opened(here, method=pb.DECISION_METHOD_QUORUM)
+        closed = await here.decisions.close_decision(pb.CloseDecisionRequest(name=decision.name), CALL)
+        assert closed.decision.failure == "none of 4 electors voted"
+        async with refused(Reason.INVALID_FIELD, here):
+            await opened(here, electors=[], method=pb.DECISION_METHOD_QUORUM)
 
 
 async def test_who_is_no_elector_does_not_vote() -> None:

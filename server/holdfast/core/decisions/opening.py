@@ -1,8 +1,8 @@
 """Opening a decision: everything that is left to the service is filled in here, once and for all."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -43,7 +43,8 @@ class Opening:
     """What CreateDecision was asked, with what the core must not make up itself.
 
     `correlation_id` is the call's: no part of the request, for one that is repeated may come with another. `matching`
-    are the names of the agents that match the elector_selector now, if there is one.
+    are the names of the agents that match the elector_selector now, if there is one, and `exclusions` says how many
+    others do not, by the first reason of each.
     """
 
     request: CreateDecisionRequest
@@ -51,6 +52,7 @@ class Opening:
     decision_id: str
     correlation_id: str = ""
     matching: Sequence[str] = ()
+    exclusions: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def create(reader: Reader, command: Opening) -> Plan[CreateDecisionResponse]:
@@ -140,9 +142,7 @@ def _fill_in_electors(reader: Reader, decision: Decision, command: Opening) -> N
             raise invalid_field("decision.elector_selector", "stands beside electors; set one of the two")
         decision.electors.extend(Elector(agent=name) for name in command.matching)
         if not decision.electors:
-            raise HoldfastError(
-                Reason.NO_ELIGIBLE_AGENT, "no agent matches decision.elector_selector; widen it, or name electors."
-            )
+            raise _nobody(decision.elector_selector.agent, command)
     if not decision.electors:
         raise invalid_field("decision.electors", "is empty; name the agents that may vote, or set elector_selector")
     if len(decision.electors) > ELECTORS_MAX:
@@ -159,6 +159,18 @@ def _fill_in_electors(reader: Reader, decision: Decision, command: Opening) -> N
             raise invalid_field(f"{where}.agent", f"{elector.agent!r} is of another namespace")
         seen.add(elector.agent)
         _fill_in_weight(reader, decision, elector, where)
+
+
+def _nobody(agent: str, command: Opening) -> HoldfastError:
+    why = ", ".join(f"{reason} {count}" for reason, count in command.exclusions.items())
+    why = why or ("it is not registered" if agent else "nobody is registered")
+    return HoldfastError(
+        Reason.NO_ELIGIBLE_AGENT,
+        f"{agent or 'no agent of ' + command.request.parent} {'does not match' if agent else 'matches'} "
+        f"decision.elector_selector: {why}. Widen it, or name electors.",
+        subject=command.request.parent,
+        metadata={reason: str(count) for reason, count in command.exclusions.items()},
+    )
 
 
 def _fill_in_weight(reader: Reader, decision: Decision, elector: Elector, where: str) -> None:
