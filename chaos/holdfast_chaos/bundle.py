@@ -13,10 +13,11 @@ CALLS = "calls.csv.gz"
 SAMPLES = "samples.json"
 LOGS = "logs"
 TARGET_DATA = "data"
+HISTORY = "history"
 PROMETHEUS = "prometheus"
 WATCHDOG_LOG = "watchdog.log"
 
-_OURS = {JOURNAL, CALLS, SAMPLES, LOGS, TARGET_DATA, PROMETHEUS, WATCHDOG_LOG, LOG_NAME, *FILES}
+_OURS = {JOURNAL, CALLS, SAMPLES, LOGS, TARGET_DATA, HISTORY, PROMETHEUS, WATCHDOG_LOG, LOG_NAME, *FILES}
 
 
 def drop_scratch(out: Path) -> None:

@@ -13,17 +13,25 @@ from holdfast_slo.selectors import Matcher, Selector
 CLIENT_METRICS = ("grpc_client_", "holdfast_load_")
 """What the load itself exposes begins with one of these."""
 
+CALLER_METRICS = ("holdfast_caller_",)
+"""What further processes of a run expose of what they saw as callers begins so; the run's own Prometheus has it."""
+
 _BUCKET = "le"
 
 
 def on_client_metrics(objective: Objective) -> bool:
-    """Whether an objective is about what the load exposes, which only the run's own Prometheus scrapes."""
-    return objective.total.metric.startswith(CLIENT_METRICS)
+    """Whether an objective is about what load or callers expose, which only the run's own Prometheus scrapes."""
+    return objective.total.metric.startswith((*CLIENT_METRICS, *CALLER_METRICS))
+
+
+def on_calls(objective: Objective) -> bool:
+    """Whether calls of the load are its events: all but what other callers saw."""
+    return not objective.total.metric.startswith(CALLER_METRICS)
 
 
 def counts(objective: Objective, labels: Mapping[str, str]) -> bool:
     """Whether a call with these labels counts towards the objective; labels not given are taken to match."""
-    return _matches(objective.total, labels)
+    return on_calls(objective) and _matches(objective.total, labels)
 
 
 def is_good(objective: Objective, labels: Mapping[str, str], latency_s: float) -> bool:

@@ -19,6 +19,8 @@ from pydantic import AfterValidator, Field, create_model, model_validator
 
 from holdfast.cli import InputError
 from holdfast_chaos import timeline
+from holdfast_chaos.companions import PLACEHOLDER, Companion
+from holdfast_chaos.coordination_checks import CheckName
 from holdfast_chaos.faults import KINDS, Fault
 from holdfast_chaos.timeline import PlannedFault, PlannedPhase
 from holdfast_loadtests import spec as load_spec
@@ -34,11 +36,12 @@ PACKAGED_DATA = files("holdfast_chaos") / "data"
 PACKAGED_OBJECTIVES = files("holdfast_slo") / "objectives"
 
 _ABORT_RULE = re.compile(r"^(error_ratio|p95_ms)\s*(>|>=)\s*(\d+(?:\.\d+)?)$")
-_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 SERVER = "server"
-MANAGED = (SERVER,)
-"""Names of the processes a run starts that a fault may aim at."""
+"""What the target's process is called."""
+
+_TAKEN = (SERVER, "load", "toxiproxy", "prometheus")
+"""Names that processes of every run have; jobs of Prometheus are called alike."""
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -80,12 +83,12 @@ class Target(Strict):
     def placeholders(self) -> list[str]:
         """Names of the placeholders used, `data` left out, in order of appearance."""
         text = " ".join([*(self.command or []), self.metrics or ""])
-        return list(dict.fromkeys(name for name in _PLACEHOLDER.findall(text) if name != "data"))
+        return list(dict.fromkeys(name for name in PLACEHOLDER.findall(text) if name != "data"))
 
     @staticmethod
     def filled(text: str, values: Mapping[str, str]) -> str:
         """The text with each placeholder's value in its place; other braces (a program's own) are left as they are."""
-        return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+        return PLACEHOLDER.sub(lambda found: values[found[1]], text)
 
 
 class DataSource(Strict):
@@ -139,11 +142,16 @@ FaultEntry: type[FaultEntryBase] = create_model("FaultEntry", __base__=FaultEntr
 
 
 class ObjectiveEntry(Strict):
-    """An objective with the phases it is judged in, each by itself; `target` overrides the file's."""
+    """An objective with the phases it is judged in; `target` overrides the file's.
+
+    Each phase by itself, unless `pooled`: then the events of all are judged as one, for phases too short to bring the
+    samples that each would need. One that is by itself proven below the target fails the objective then, too.
+    """
 
     name: Slug | None = None
     openslo: str
     phases: list[str] = Field(default=[BASELINE, RECOVERY], min_length=1)
+    pooled: bool = False
     target: float | None = Field(None, gt=0, lt=1)
 
 
@@ -201,6 +209,7 @@ class Experiment(Strict):
     metadata: Metadata
     seed: int = Field(0, ge=0, lt=2**63)
     target: Target
+    processes: dict[Slug, Companion] = Field({})
     load: LoadSpec
     data: dict[str, DataSource] = Field({})
     phases: Phases = Phases()
@@ -209,14 +218,21 @@ class Experiment(Strict):
     recovery: RecoveryLimit = RecoveryLimit()
     abort: list[AbortRule] = Field([])
     coverage: list[Coverage] = Field([])
+    checks: list[CheckName] = Field([])
 
 
 @dataclass(frozen=True)
 class JudgedObjective:
-    """An objective and the phases in which it is judged, each by itself."""
+    """An objective and the phases in which it is judged, each by itself unless `pooled`."""
 
     objective: Objective
     phases: tuple[str, ...]
+    pooled: bool = False
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The phases that are judged together."""
+        return (self.phases,) if self.pooled else tuple((phase,) for phase in self.phases)
 
 
 @dataclass(frozen=True)
@@ -283,7 +299,8 @@ def load_experiment(
     beside = source.parent if isinstance(source, Path) else PACKAGED
     tables = {key: load_table(_table_file(document, key, entry, beside)) for key, entry in experiment.data.items()}
     load_spec.check(experiment.load, tables, lambda loc, *why: document.error(("load", *loc), *why))
-    faults = tuple(_fault(document, index, entry, experiment.target) for index, entry in enumerate(experiment.faults))
+    _check_processes(document, experiment)
+    faults = tuple(_fault(document, index, entry, experiment) for index, entry in enumerate(experiment.faults))
     windows = tuple(_planned_fault(document, index, entry) for index, entry in enumerate(experiment.faults))
     phases = _phases(document, experiment, windows)
     return Resolved(
@@ -324,15 +341,36 @@ def _first_file(name: str, *folders: Path | Traversable) -> Path | Traversable |
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def _fault(document: Document, index: int, entry: FaultEntryBase, target: Target) -> Fault[Any]:
+def _check_processes(document: Document, experiment: Experiment) -> None:
+    for name in experiment.processes:
+        if name in _TAKEN:
+            raise document.error(("processes", name), f"another name: every run has a process {name!r}")
+        if re.search(r"-\d+$", name):
+            raise document.error(("processes", name), "a name that does not end in a number: its processes' names do")
+    told = " ".join(part for entry in experiment.processes.values() for part in entry.command)
+    if experiment.checks and "{history}" not in told:
+        raise document.error(
+            ("checks", 0), "a process with `{history}` in its `command`", "checks read what processes wrote there"
+        )
+
+
+def _fault(document: Document, index: int, entry: FaultEntryBase, experiment: Experiment) -> Fault[Any]:
     fault = entry.build()
     aimed_at = fault.needs_process()
-    if aimed_at is not None and target.command is None:
+    if aimed_at is None:
+        return fault
+    counts = {name: entry.count for name, entry in experiment.processes.items()}
+    if aimed_at not in counts and experiment.target.command is None:
         raise document.error(
             ("faults", index, fault.kind), "`target.command`", "a run touches only processes that it started itself"
         )
-    if aimed_at is not None and aimed_at not in MANAGED:
-        raise document.error(("faults", index, fault.kind, "target"), f"a process the run starts: {', '.join(MANAGED)}")
+    counts[SERVER] = 1
+    if aimed_at not in counts:
+        raise document.error(
+            ("faults", index, fault.kind, "target"), f"a process the run starts: {', '.join(sorted(counts))}"
+        )
+    if problem := fault.problem_with(counts[aimed_at]):
+        raise document.error(("faults", index, fault.kind), problem)
     return fault
 
 
@@ -382,4 +420,5 @@ def _objective(
             )
     objective = load_objective(found)
     named = replace(objective, name=full.name or objective.name, target=full.target or objective.target)
-    return JudgedObjective(named, tuple(phase for pattern in full.phases for phase in matching(pattern, sorted(known))))
+    chosen = tuple(phase for pattern in full.phases for phase in matching(pattern, sorted(known)))
+    return JudgedObjective(named, chosen, full.pooled)

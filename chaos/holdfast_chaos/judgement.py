@@ -2,12 +2,16 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import floor, inf
 from statistics import median
+from types import MappingProxyType
+from typing import Any, Final
 
-from holdfast_chaos.events import counts, is_good
+from holdfast_chaos.events import counts, is_good, on_calls
 from holdfast_chaos.experiment import Coverage, Experiment, JudgedObjective, Resolved
+from holdfast_chaos.faults import Fault
 from holdfast_chaos.processes import ProcessLife
 from holdfast_chaos.prometheus_server import SCRAPE_INTERVAL_S
 from holdfast_chaos.proof import Evidence as Traffic
@@ -42,6 +46,8 @@ from holdfast_slo.verdict import (
 Lives = Mapping[str, Sequence[ProcessLife]]
 """Lives of the processes that faults may aim at, by name."""
 
+NOTHING_READ: Final[Mapping[str, Sequence[Series]]] = MappingProxyType({})
+
 BUCKET_S = 0.5
 """Width of one point of the report's plots."""
 
@@ -63,31 +69,45 @@ class Readings:
     reasons: list[Reason] = field(default_factory=list)
     series: dict[str, list[Series]] = field(default_factory=dict)
     handled: int | None = None
+    counters: dict[str, list[Series]] = field(default_factory=dict)
+    """Of the target, by selector: what proofs of faults ask for."""
+
+
+def read_counters(faults: Iterable[Fault[Any]], evidence: Evidence, sources: Sources) -> dict[str, list[Series]]:
+    """The target's counters that faults' proofs ask for; what cannot be read is left out, and leaves them unproven."""
+    if not evidence.windows:
+        return {}
+    source = sources.given or sources.own
+    found = {}
+    for selector in sorted({each for fault in faults for each in fault.reads}):
+        with suppress(PrometheusError):
+            found[selector] = source.raw(selector, evidence.started_s, evidence.windows[-1].end_s)
+    return found
 
 
 def read(judged: Iterable[JudgedObjective], evidence: Evidence, sources: Sources) -> Readings:
     """Judges each objective in each of its phases by itself, and reads the total the reconciliation needs."""
     readings = Readings()
     for entry in judged:
-        for phase in entry.phases:
-            _judge_one(entry.objective, phase, evidence, sources, readings)
+        for group in entry.groups:
+            _judge_one(entry.objective, group, evidence, sources, readings)
     _read_total(evidence, sources.own, readings)
     return readings
 
 
 def _judge_one(
     objective: Objective,
-    phase: str,
+    phases: Sequence[str],
     evidence: Evidence,
     sources: Sources,
     into: Readings,
     until_s: float = inf,
 ) -> None:
     source = sources.of(objective)
-    result, reasons, series = judge(objective, [phase], evidence.windows, source, SCRAPE_INTERVAL_S, until_s)
+    result, reasons, series = judge(objective, phases, evidence.windows, source, SCRAPE_INTERVAL_S, until_s)
     into.objectives.append(result)
     into.reasons.extend(reasons)
-    into.series[f"{objective.name}/{phase}"] = series
+    into.series[f"{objective.name}/{'+'.join(phases)}"] = series
 
 
 def _read_total(evidence: Evidence, prometheus: Prometheus, into: Readings) -> None:
@@ -112,8 +132,8 @@ def baseline_reasons(
     readings = Readings()
     until_s = now_s - SETTLED_S
     for entry in judged:
-        if BASELINE in entry.phases:
-            _judge_one(entry.objective, BASELINE, evidence, sources, readings, until_s)
+        if (BASELINE,) in entry.groups:
+            _judge_one(entry.objective, [BASELINE], evidence, sources, readings, until_s)
     return [reason for result in readings.objectives if (reason := _baseline_reason(result))] or [
         reason for reason in readings.reasons if reason.code in {"PROMETHEUS_UNREACHABLE", "METRICS_MISSING"}
     ]
@@ -136,12 +156,20 @@ def _baseline_reason(result: ObjectiveResult) -> Reason | None:
     return None
 
 
-def fault_results(evidence: Evidence, calls: Sequence[Call], lives: Lives) -> list[FaultResult]:
+def fault_results(
+    evidence: Evidence, calls: Sequence[Call], lives: Lives, counters: Mapping[str, Sequence[Series]] = NOTHING_READ
+) -> list[FaultResult]:
     """What each fault did to traffic; one that was never injected is UNPROVEN."""
-    return [_fault_result(record, evidence, calls, lives) for record in evidence.faults]
+    return [_fault_result(record, evidence, calls, lives, counters) for record in evidence.faults]
 
 
-def _fault_result(record: FaultRecord, evidence: Evidence, calls: Sequence[Call], lives: Lives) -> FaultResult:
+def _fault_result(
+    record: FaultRecord,
+    evidence: Evidence,
+    calls: Sequence[Call],
+    lives: Lives,
+    counters: Mapping[str, Sequence[Series]],
+) -> FaultResult:
     fault, baseline = record.fault, evidence.window(BASELINE)
     if record.injected_s is None or baseline is None:
         return FaultResult(
@@ -149,7 +177,8 @@ def _fault_result(record: FaultRecord, evidence: Evidence, calls: Sequence[Call]
             proof="it was never injected", verdict="UNPROVEN", injected_at=None, healed_at=None,
         )  # fmt: skip
     window = Window(record.injected_s, record.healed_s or evidence.windows[-1].end_s)
-    seen = Traffic(window, Window(baseline.start_s, baseline.end_s), calls, evidence.control, lives)
+    before = Window(baseline.start_s, baseline.end_s)
+    seen = Traffic(window, before, calls, evidence.control, lives, evidence.sightings, counters)
     proof = fault.prove(seen)
     return FaultResult(
         id=fault.id, kind=fault.kind, requested=proof.requested, observed=proof.observed, proof=proof.sentence,
@@ -168,7 +197,7 @@ def recovery_result(
     indicators = [
         Indicator.of(entry.objective.target, _events(entry.objective, calls))
         for entry in judged
-        if any(not phase.startswith(FAULT_PREFIX) for phase in entry.phases)
+        if on_calls(entry.objective) and any(not phase.startswith(FAULT_PREFIX) for phase in entry.phases)
     ]
     injections = [record.injected_s for record in evidence.faults if record.injected_s is not None]
     end_s = evidence.windows[-1].end_s if evidence.windows else evidence.started_s
@@ -312,6 +341,7 @@ def conclude(
     lives: Lives,
     command: str,
     ended_s: float,
+    checks: Sequence[CheckResult] = (),
 ) -> Verdict:
     """The verdict that follows from everything a run found."""
     experiment, summary = resolved.experiment, evidence.load
@@ -325,9 +355,9 @@ def conclude(
         ended_at=ended_s,
         phases=[Phase(name=window.name, start=window.start_s, end=window.end_s) for window in evidence.windows],
         objectives=readings.objectives or _unjudged(resolved.objectives),
-        faults=fault_results(evidence, calls, lives),
+        faults=fault_results(evidence, calls, lives, readings.counters),
         load=load_result(summary) if summary else None,
-        checks=check_results(experiment, calls),
+        checks=[*check_results(experiment, calls), *checks],
         recovery=recovery_result(resolved.objectives, evidence, calls, experiment.recovery.within.total_seconds()),
         reconciliation=reconciliation(readings, calls),
         tools=evidence.versions,
@@ -340,7 +370,7 @@ def _unjudged(judged: Iterable[JudgedObjective]) -> list[ObjectiveResult]:
     """The objectives of a run that ended before Prometheus could be asked."""
     nothing = NoSource()
     return [
-        judge(entry.objective, [phase], [], nothing, SCRAPE_INTERVAL_S)[0] for entry in judged for phase in entry.phases
+        judge(entry.objective, group, [], nothing, SCRAPE_INTERVAL_S)[0] for entry in judged for group in entry.groups
     ]
 
 

@@ -1,10 +1,10 @@
 """What a run would do: targets, blast radius, timeline, and whether the load brings the samples needed. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from holdfast_chaos.events import counts
+from holdfast_chaos.events import counts, on_calls
 from holdfast_chaos.experiment import JudgedObjective, Resolved
 from holdfast_chaos.faults import Fault
 from holdfast_chaos.samples import EXTENDED, FAILURES_PROVIDED_FOR
@@ -18,7 +18,8 @@ class SamplePlan:
     """One objective in one phase.
 
     `needed` proves it with no failure at all, `gathered` is what the phase waits for, `expected` what the load brings
-    in the phase's planned length (None for a closed model, whose rate depends on the service).
+    in the phase's planned length (None where it is not known: for a closed model, whose rate depends on the service,
+    and for what other callers than the load see). Of phases that are judged as one, `phase` names all.
     """
 
     objective: str
@@ -75,11 +76,17 @@ def make_plan(resolved: Resolved) -> Plan:
         sha256=resolved.sha256,
         seed=resolved.experiment.seed,
         target=" ".join(target.command) if target.command else str(target.address),
-        starts=(*(["the target"] if target.command else []), "Toxiproxy", "Prometheus", "the load generator"),
+        starts=(
+            *(["the target"] if target.command else []),
+            "Toxiproxy",
+            *(f"{entry.count} {name}" for name, entry in resolved.experiment.processes.items()),
+            "Prometheus",
+            "the load generator",
+        ),
         blast_radius=tuple(map(_breaks, resolved.faults, resolved.windows)),
         phases=resolved.phases,
         samples=tuple(
-            _sample_plan(resolved, judged, phase) for judged in resolved.objectives for phase in judged.phases
+            _sample_plan(resolved, judged, group) for judged in resolved.objectives for group in judged.groups
         ),
     )
 
@@ -91,25 +98,30 @@ def _breaks(fault: Fault[Any], window: PlannedFault) -> str:
     return f"{what}: {fault.id} ({fault.kind} {settings}) for {window.for_s:g} s"
 
 
-def _sample_plan(resolved: Resolved, judged: JudgedObjective, phase_name: str) -> SamplePlan:
-    phase = next(phase for phase in resolved.phases if phase.name == phase_name)
+def _sample_plan(resolved: Resolved, judged: JudgedObjective, group: tuple[str, ...]) -> SamplePlan:
+    phases = [phase for phase in resolved.phases if phase.name in group]
     return SamplePlan(
         objective=judged.objective.name,
-        phase=phase_name,
+        phase=", ".join(group),
         target=judged.objective.target,
         needed=samples_needed(judged.objective.target),
         gathered=samples_needed(judged.objective.target, FAILURES_PROVIDED_FOR),
-        expected=_expected(resolved, judged, phase),
-        phase_s=phase.end_s - phase.start_s,
+        expected=_expected(resolved, judged, phases),
+        phase_s=sum(phase.end_s - phase.start_s for phase in phases),
     )
 
 
-def _expected(resolved: Resolved, judged: JudgedObjective, phase: PlannedPhase) -> float | None:
+def _expected(resolved: Resolved, judged: JudgedObjective, phases: Sequence[PlannedPhase]) -> float | None:
+    """None where it is not known: from a closed model, and from other callers than the load."""
     spec = resolved.experiment.load
-    if spec.arrivals is None:
+    if spec.arrivals is None or not on_calls(judged.objective):
         return None
-    calls = expected_calls(spec, phase.start_s, phase.end_s)
-    return sum(count for call, count in calls.items() if counts(judged.objective, _labels(call)))
+    return sum(
+        count
+        for phase in phases
+        for call, count in expected_calls(spec, phase.start_s, phase.end_s).items()
+        if counts(judged.objective, _labels(call))
+    )
 
 
 def _labels(call: str) -> Mapping[str, str]:

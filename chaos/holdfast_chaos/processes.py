@@ -123,7 +123,7 @@ class ManagedProcess:
         timeout_s: float = 30.0,
         on_start: Callable[["ManagedProcess"], None] | None = None,
     ) -> None:
-        """Use `start`."""
+        """Not started yet: use `start`, or `start_together`."""
         self.name = name
         self.command = list(command)
         self.log = log
@@ -160,8 +160,32 @@ class ManagedProcess:
             ProcessError: it could not be started, ended, or was not ready in time; nothing of it is left running.
         """
         process = cls(name, command, log, env, ready, timeout_s, on_start)
-        process._launch()  # its own constructor
+        cls.start_together([process])
         return process
+
+    @staticmethod
+    def start_together(processes: Sequence["ManagedProcess"]) -> None:
+        """Starts processes made by the constructor, or starts them again, and waits until all are ready.
+
+        All come up at once: the wait is the slowest one's, not the sum.
+
+        Raises:
+            ProcessError: as `start`; nothing of any of them is left running.
+        """
+        begun: list[ManagedProcess] = []
+        try:
+            for process in processes:
+                if process.lives:
+                    process.stop()
+                begun.append(process)
+                process.begin()
+            for process in processes:
+                process.settle()
+        except BaseException:
+            for process in begun:
+                if process.lives:
+                    process.stop(1.0)
+            raise
 
     @property
     def identity(self) -> ProcessIdentity:
@@ -170,8 +194,9 @@ class ManagedProcess:
 
     @property
     def lives(self) -> tuple[ProcessLife, ...]:
-        """Every life so far, in order."""
-        self.alive()
+        """Every life so far, in order; none before it is started."""
+        if self._lives:
+            self.alive()
         return tuple(self._lives)
 
     @property
@@ -188,9 +213,16 @@ class ManagedProcess:
             self._lives[-1] = replace(self._lives[-1], ended_s=time.time(), returncode=code)
         return code is None
 
+    def is_stopped(self) -> bool:
+        """Whether the operating system holds it still, as SIGSTOP does."""
+        process = self.identity.process() if self.alive() else None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return process is not None and bool(process.status() == psutil.STATUS_STOPPED)
+        return False
+
     def wait(self, timeout_s: float) -> bool:
         """Waits for its end; False if it still runs after `timeout_s`."""
-        return _poll(lambda: not self.alive(), timeout_s)
+        return poll(lambda: not self.alive(), timeout_s)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Signals it and everything it started, at once; nothing happens to what has ended already."""
@@ -208,8 +240,7 @@ class ManagedProcess:
         Raises:
             ProcessError: as `start`.
         """
-        self.stop()
-        self._launch()
+        self.start_together([self])
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ends it and everything it started: SIGTERM, and SIGKILL after `timeout_s`. Repeatable.
@@ -231,15 +262,23 @@ class ManagedProcess:
         except FileNotFoundError:
             return ""
 
-    def _launch(self) -> None:
+    def begin(self) -> None:
+        """Starts it and does not wait; see `start_together`, which waits.
+
+        Raises:
+            ProcessError: it could not be started.
+        """
         self._spawn()
         if self._on_start is not None:
             self._on_start(self)
-        try:
-            self._await_ready()
-        except BaseException:
-            self.stop(1.0)
-            raise
+
+    def settle(self) -> None:
+        """Waits until it is ready.
+
+        Raises:
+            ProcessError: it ended, or was not ready in time.
+        """
+        self._await_ready()
         self._lives[-1] = replace(self._lives[-1], ready_s=time.time())
 
     def _spawn(self) -> None:
@@ -267,7 +306,7 @@ class ManagedProcess:
         def settled() -> bool:
             return not self.alive() or self._ready is None or self._ready()
 
-        if _poll(settled, self._timeout_s) and self.alive():
+        if poll(settled, self._timeout_s) and self.alive():
             return
         state = "is not ready" if self.alive() else f"ended with code {self.returncode}"
         raise ProcessError(
@@ -353,7 +392,7 @@ def _end(leader: ProcessIdentity, timeout_s: float, reap: Callable[[], bool] = l
         for member in members:
             member.send(number)
             member.send(signal.SIGCONT)  # a paused process cannot act on SIGTERM
-        _poll(partial(_all_gone, members, reap), wait_s)
+        poll(partial(_all_gone, members, reap), wait_s)
         members = list({member.pid: member for member in [*_alive(members), *_members(leader)]}.values())
         if not members:
             break
@@ -368,7 +407,8 @@ def _alive(members: Iterable[ProcessIdentity]) -> list[ProcessIdentity]:
     return [member for member in members if member.alive()]
 
 
-def _poll(condition: Callable[[], bool], timeout_s: float) -> bool:
+def poll(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Asks until it is so; False if it is not within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() >= deadline:

@@ -12,6 +12,9 @@ from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from holdfast_slo.counters import increase
+from holdfast_slo.phases import PhaseWindow
+from holdfast_slo.prometheus import Series
 from holdfast_slo.statistics import quantile_bounds
 
 if TYPE_CHECKING:
@@ -99,6 +102,27 @@ class Evidence:
     control: Sequence["ProbeSample"]
     lives: Mapping[str, Sequence["ProcessLife"]] = field(default_factory=dict)
     """Lives of the run's processes, by name."""
+    sightings: Sequence["Sighting"] = ()
+    """What state the operating system said that processes were in."""
+    counters: Mapping[str, Sequence[Series]] = field(default_factory=dict)
+    """Samples of the target's counters that the fault reads, by selector; nothing where it exposes none."""
+
+    def grown(self, selector: str) -> float | None:
+        """By how much a counter grew in the window, at least; None where it was not seen there."""
+        series = self.counters.get(selector, ())
+        if not any(self.window.holds(at_s) for one in series for at_s, _ in one.samples):
+            return None
+        span = PhaseWindow("window", self.window.start_s, self.window.end_s)
+        return sum(increase(one, [span.name], [span]).value for one in series)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A process was looked at: at a moment in unix seconds, and whether it stood still (SIGSTOP)."""
+
+    t_s: float
+    process: str
+    stopped: bool
 
 
 @dataclass(frozen=True, slots=True)

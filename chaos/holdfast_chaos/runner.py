@@ -14,6 +14,7 @@ from typing import Any
 
 from holdfast_chaos import prometheus_server, timeline
 from holdfast_chaos.abort import AbortWatch
+from holdfast_chaos.companions import members
 from holdfast_chaos.events import on_client_metrics
 from holdfast_chaos.experiment import Resolved
 from holdfast_chaos.faults import Fault, FaultContext, FaultError
@@ -21,6 +22,7 @@ from holdfast_chaos.journal import Journal
 from holdfast_chaos.probe import ControlProbe, ProbeSample
 from holdfast_chaos.processes import ManagedProcess, ProcessError, ProcessIdentity, ProcessLife
 from holdfast_chaos.progress import Progress, Scene
+from holdfast_chaos.proof import Sighting
 from holdfast_chaos.samples import EXTENDED, needs, unmet
 from holdfast_chaos.stand import PROXY_NAME, StandBuilder
 from holdfast_chaos.timeline import PlannedFault, PlannedPhase
@@ -67,6 +69,8 @@ class Evidence:
     reasons: list[Reason] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     target_address: str = ""
+    sightings: list[Sighting] = field(default_factory=list)
+    """The processes that a fault aims at, ten times a second while it is in force."""
 
     def window(self, phase: str) -> PhaseWindow | None:
         """The first window of that name."""
@@ -107,7 +111,8 @@ class Runner:
         self._needs = needs(resolved.objectives)
         self._abort = AbortWatch(resolved.experiment.abort)
         self._open_phase: tuple[str, float] | None = None
-        self._down_on_purpose: str | None = None
+        self._down_on_purpose: Sequence[str] = ()
+        self._watched: Sequence[str] = ()
         self._processes: Mapping[str, ManagedProcess] = {}
         self.evidence = Evidence(started_s=time.time(), faults=[FaultRecord(fault) for fault in resolved.faults])
 
@@ -199,7 +204,8 @@ class Runner:
         fault, context = record.fault, self._fault_context()
         self._journal.write("intent", fault=fault.id, kind=fault.kind, undo=fault.undo_record(context))
         self._enter(window.phase, window.for_s)
-        self._down_on_purpose = fault.needs_process() if fault.stops_target else None
+        self._watched = members(fault.needs_process() or "", self._processes)
+        self._down_on_purpose = self._watched if fault.stops_target else ()
         try:
             record.injected_s = time.time()
             self._inject(fault, context)
@@ -208,8 +214,9 @@ class Runner:
             self.evidence.reasons.append(end.reason)  # the heal may fail as well, and must not hide it
             raise
         finally:
+            self._watched = ()
             self._heal(record, context)
-            self._down_on_purpose = None
+            self._down_on_purpose = ()
 
     def _inject(self, fault: Fault[Any], context: FaultContext) -> None:
         try:
@@ -305,10 +312,11 @@ class Runner:
             if not process.alive():
                 raise EndEarly("RUN_FAILED", process.name, f"it ended by itself with code {process.returncode}")
         for name, process in self._processes.items():
-            if name != self._down_on_purpose and not process.alive():
+            if name not in self._down_on_purpose and not process.alive():
                 raise EndEarly(
                     "TARGET_DIED", name, f"{name} ended by itself with code {process.returncode}; no fault killed it"
                 )
+        self._look()
         snapshot = self._load.snapshot()
         self._scene.follow(snapshot)
         self._progress.show(self._scene)
@@ -318,14 +326,26 @@ class Runner:
                 "ABORTED", "abort", f"{rule.when} for {rule.for_.total_seconds():g} s: the run was ended, faults healed"
             )
 
+    def _look(self) -> None:
+        now_s = time.time()
+        self.evidence.sightings.extend(
+            Sighting(now_s, name, self._processes[name].is_stopped()) for name in self._watched
+        )
+
     def _jobs(self) -> dict[str, str]:
         jobs = {prometheus_server.LOAD_JOB: f"http://{self._load.metrics_address}/metrics"}
         if self._stand.target_metrics:
             jobs[prometheus_server.TARGET_JOB] = self._stand.target_metrics
+        jobs.update(self._stand.companion_metrics)
         return jobs
 
     def _fault_context(self) -> FaultContext:
-        return FaultContext(toxiproxy=self._stand.toxiproxy, proxy_name=PROXY_NAME, processes=self._stand.processes)
+        return FaultContext(
+            toxiproxy=self._stand.toxiproxy,
+            proxy_name=PROXY_NAME,
+            processes=self._stand.processes,
+            seed=self._resolved.experiment.seed,
+        )
 
 
 def _within(limit_s: float, condition: Callable[[], bool]) -> bool:

@@ -7,7 +7,7 @@ on targets alone, never on outcomes seen, since stopping when things look good w
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast_chaos.events import counts
+from holdfast_chaos.events import counts, on_calls
 from holdfast_chaos.experiment import JudgedObjective
 from holdfast_slo.openslo import Objective
 from holdfast_slo.phases import BASELINE, RECOVERY
@@ -30,10 +30,11 @@ class Need:
 
 
 def needs(objectives: Sequence[JudgedObjective]) -> list[Need]:
-    """What each objective needs in each phase it is judged in."""
+    """What each objective needs in each phase that it is judged in by itself, where the load can bring it."""
     return [
         Need(judged.objective, phase, samples_needed(judged.objective.target, FAILURES_PROVIDED_FOR))
         for judged in objectives
+        if on_calls(judged.objective) and not judged.pooled
         for phase in judged.phases
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from holdfast.cli import InputError
-from holdfast_chaos import bundle, judgement, stand
+from holdfast_chaos import bundle, coordination_checks, judgement, stand
 from holdfast_chaos.experiment import Resolved
 from holdfast_chaos.faults import FaultError
 from holdfast_chaos.interrupts import Interrupts, ended_by_the_user
@@ -80,7 +80,7 @@ def carry_out(
         UnwrittenError: the run took place, but its bundle cannot be written.
     """
     given = _reachable(prometheus_url) if prometheus_url else None
-    stand.require(resolved.experiment.target)
+    stand.require(resolved.experiment)
     out = bundle.prepare(out)
     with ended_by_the_user() as interrupts:
         findings = _guarded_run(resolved, out, progress, given, interrupts)
@@ -122,6 +122,7 @@ def _run(runner: Runner, resolved: Resolved, findings: Findings, stack: ExitStac
 
     def judge(evidence: Evidence, sources: Sources) -> None:
         findings.readings = judgement.read(resolved.objectives, evidence, sources)
+        findings.readings.counters = judgement.read_counters(resolved.faults, evidence, sources)
 
     try:
         with interrupts.interruptible():
@@ -139,7 +140,10 @@ def _conclude(resolved: Resolved, findings: Findings, out: Path, command: str) -
         findings.calls = tuple(read_calls(out / bundle.CALLS)) if evidence.windows else ()
     except RecordError as error:
         evidence.reasons.append(Reason(code=Code.LOAD_FAILED, subject="load", message=str(error)))
-    verdict = judgement.conclude(resolved, evidence, readings, findings.calls, findings.lives, command, time.time())
+    checks = coordination_checks.run(resolved.experiment.checks, out / bundle.HISTORY)
+    verdict = judgement.conclude(
+        resolved, evidence, readings, findings.calls, findings.lives, command, time.time(), checks
+    )
     series = {name: [asdict(item) for item in read] for name, read in readings.series.items()}
     try:
         write_bundle(out, verdict, judgement.timeline_of(evidence, findings.calls))

@@ -2,7 +2,8 @@
 
     load ──► Toxiproxy ──► target          the faulted path
     control probe ───────► target          the untouched path
-    Prometheus scrapes load and target
+    further processes ───► target          by whichever path their commands say
+    Prometheus scrapes load, target and further processes
 
 Every start is journalled, so that another process can stop what is left if this one dies, and everything is stopped in
 reverse order on every way out.
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from holdfast.cli import InputError
 from holdfast_chaos import bundle, ports, prometheus_server, tools
-from holdfast_chaos.experiment import SERVER, Resolved, Target
+from holdfast_chaos.companions import Companion
+from holdfast_chaos.experiment import SERVER, Experiment, Resolved, Target
 from holdfast_chaos.journal import Journal
 from holdfast_chaos.processes import ManagedProcess
 from holdfast_chaos.toxiproxy import Toxiproxy
@@ -49,16 +52,24 @@ class Stand:
     processes: dict[str, ManagedProcess] = field(default_factory=dict)
     own: Sequence[ManagedProcess] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    companion_metrics: dict[str, str] = field(default_factory=dict)
+    """URLs of the further processes' metrics, by process."""
 
 
-def require(target: Target) -> None:
+def require(experiment: Experiment) -> None:
     """Makes sure, before anything is touched, that the programs a run needs are here and its target can be reached.
 
     Raises:
-        InputError: a tool is missing, the command is no program, or nothing answers at the address.
+        InputError: a tool is missing, a command is no program, or nothing answers at the address.
     """
+    target = experiment.target
     for name in NEEDED:
         tools.find(name)
+    for name, entry in experiment.processes.items():
+        if shutil.which(entry.command[0], path=_path()) is None:
+            raise InputError(
+                f"processes.{name}.command: {entry.command[0]!r} is no program on PATH.\nGive the path of one."
+            )
     if target.address is not None:
         require_serving(target.address)
     elif target.command is not None and shutil.which(target.command[0], path=_path()) is None:
@@ -100,7 +111,7 @@ class StandBuilder:
         api_port, proxy_port = self._reserve(2)
         toxiproxy, proxy_process = self._start_toxiproxy(found["toxiproxy-server"].path, api_port)
         proxy_address = toxiproxy.create_proxy(PROXY_NAME, target_address, f"127.0.0.1:{proxy_port}")
-        return Stand(
+        stand = Stand(
             target_address=target_address,
             target_metrics=target.filled(target.metrics, addresses) if target.metrics else None,
             proxy_address=proxy_address,
@@ -108,6 +119,47 @@ class StandBuilder:
             processes=processes,
             own=(proxy_process,),
             versions={name: tool.version for name, tool in found.items()},
+        )
+        for name, entry in resolved.experiment.processes.items():
+            self._start_companions(name, entry, stand, resolved.experiment.seed)
+        return stand
+
+    def _start_companions(self, name: str, entry: Companion, stand: Stand, seed: int) -> None:
+        """Starts the processes of one entry, all at once."""
+        started = {
+            each: self._companion(each, index, entry, stand, seed) for index, each in enumerate(entry.names(name))
+        }
+        for process in started.values():
+            self._adopt(process, entry.stop_within.total_seconds())
+        stand.processes.update(started)
+        ManagedProcess.start_together(list(started.values()))
+
+    def _companion(self, name: str, index: int, entry: Companion, stand: Stand, seed: int) -> ManagedProcess:
+        folders = {"data": self._out / bundle.TARGET_DATA, "history": self._out / bundle.HISTORY}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        given = {
+            **{key: str(folder) for key, folder in folders.items()},
+            **{
+                each: f"127.0.0.1:{port}"
+                for each, port in zip(entry.addresses, self._reserve(len(entry.addresses)), strict=True)
+            },
+            "index": str(index),
+            "seed": str(seed),
+            "proxy": stand.proxy_address,
+            "target": stand.target_address,
+        }
+        url = entry.filled(entry.metrics, given) if entry.metrics else None
+        if url:
+            stand.companion_metrics[name] = url
+        return ManagedProcess(
+            name,
+            [entry.filled(part, given) for part in entry.command],
+            log=self._out / bundle.LOGS / f"{name}.log",
+            env={"PATH": _path()},
+            ready=(lambda: exposes(url)) if url else None,
+            timeout_s=entry.ready_within.total_seconds(),
+            on_start=self._journal_start,
         )
 
     def start_prometheus(self, jobs: Mapping[str, str]) -> Prometheus:
@@ -117,16 +169,18 @@ class StandBuilder:
         self._adopt(process)
         return client
 
-    def _adopt(self, process: ManagedProcess) -> ManagedProcess:
-        self._stack.callback(self._stop, process)
+    def _adopt(self, process: ManagedProcess, stop_within_s: float = STOP_TIMEOUT_S) -> ManagedProcess:
+        self._stack.callback(self._stop, process, stop_within_s)
         return process
 
     def _journal_start(self, process: ManagedProcess) -> None:
         """At each start, restarts by a fault included, before anything waits for the process."""
         self._journal.write("process_started", name=process.name, identity=process.identity, command=process.command)
 
-    def _stop(self, process: ManagedProcess) -> None:
-        process.stop(STOP_TIMEOUT_S)
+    def _stop(self, process: ManagedProcess, within_s: float) -> None:
+        if not process.lives:
+            return
+        process.stop(within_s)
         self._journal.write("process_stopped", name=process.name, identity=process.identity)
 
     def _reserve(self, count: int) -> Sequence[int]:
@@ -189,3 +243,11 @@ def serves(address: str, timeout_s: float = 1.0) -> bool:
         except grpc.RpcError as error:
             return error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def exposes(url: str) -> bool:
+    """Whether metrics can be read there: a process is ready once they can."""
+    try:
+        return requests.get(url, timeout=1.0).ok
+    except requests.RequestException:
+        return False

@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ROOT / "tests" / "e2e" / "experiments" / "short.yaml"
-TIMEOUT_S = 150
+TIMEOUT_S = 240
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _samples(made: Plan) -> Table:
     for column in ("objective", "phase", "target", "needed", "waited for", "expected", ""):
         table.add_column(column, justify="left" if column in {"objective", "phase", ""} else "right")
     for sample in made.samples:
-        expected = "closed model" if sample.expected is None else f"{sample.expected:.0f}"
+        expected = "not known" if sample.expected is None else f"{sample.expected:.0f}"
         table.add_row(
             sample.objective,
             sample.phase,

@@ -10,12 +10,13 @@ from typing import Any, Final
 from holdfast_chaos.faults.base import Availability, Fault, FaultContext, FaultError, Support
 from holdfast_chaos.faults.kill import KillFault
 from holdfast_chaos.faults.latency import LatencyFault
+from holdfast_chaos.faults.pause import PauseFault
 from holdfast_chaos.faults.reset_peer import ResetPeerFault
 
 __all__ = ["KINDS", "Availability", "Fault", "FaultContext", "FaultError", "Support", "undo"]
 
 KINDS: Final[Mapping[str, type[Fault[Any]]]] = {
-    fault.kind: fault for fault in (LatencyFault, ResetPeerFault, KillFault)
+    fault.kind: fault for fault in (LatencyFault, ResetPeerFault, KillFault, PauseFault)
 }
 """Every kind of fault by its key in an experiment."""
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
+from holdfast_chaos.companions import members
 from holdfast_chaos.processes import ManagedProcess
 from holdfast_chaos.proof import Evidence, Proof
 from holdfast_chaos.toxiproxy import Toxiproxy
@@ -44,6 +45,20 @@ class FaultContext:
     """The proxy between load and target."""
     processes: Mapping[str, ManagedProcess] = field(default_factory=dict)
     """What the run started and faults may aim at, by name."""
+    seed: int = 0
+    """The run's, which chooses among several."""
+
+    def aimed_at(self, name: str, fault: str) -> list[ManagedProcess]:
+        """The process of that name, or all of an entry.
+
+        Raises:
+            FaultError: there is none.
+        """
+        found = members(name, self.processes)
+        if not found:
+            known = ", ".join(sorted(self.processes)) or "none (it runs at an address of its own)"
+            raise FaultError(f"{fault}: no process {name!r} that this run started; there are: {known}")
+        return [self.processes[each] for each in found]
 
 
 class Fault(ABC, Generic[SpecT]):
@@ -60,7 +75,10 @@ class Fault(ABC, Generic[SpecT]):
     """Its settings in an experiment."""
 
     stops_target: ClassVar[bool] = False
-    """Whether the target's process ends by it, as it should."""
+    """Whether the processes it aims at end by it, as they should."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Counters of the target, as plain selectors, that its proof asks for: see `proof.Evidence.counters`."""
 
     def __init__(self, id: str, spec: SpecT) -> None:  # noqa: A002  # the experiment's own word
         self.id = id
@@ -80,7 +98,12 @@ class Fault(ABC, Generic[SpecT]):
         return given
 
     def needs_process(self) -> str | None:
-        """Name of the process it aims at, if it aims at one."""
+        """Name of the process it aims at, or of an entry of several, if it aims at any."""
+        return None
+
+    def problem_with(self, count: int) -> str | None:
+        """What was expected instead, where its settings do not fit an entry of so many processes."""
+        del count
         return None
 
     @abstractmethod

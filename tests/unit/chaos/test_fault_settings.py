@@ -11,7 +11,7 @@ from holdfast_chaos.faults import KINDS, Availability, FaultContext, FaultError
 from holdfast_chaos.processes import ManagedProcess
 from holdfast_chaos.toxiproxy import Toxiproxy
 
-MINIMAL: dict[str, dict[str, object]] = {"latency": {"delay": "10ms"}, "reset_peer": {}, "kill": {}}
+MINIMAL: dict[str, dict[str, object]] = {"latency": {"delay": "10ms"}, "reset_peer": {}, "kill": {}, "pause": {}}
 
 
 def test_every_kind_is_listed_under_its_own_name() -> None:
@@ -27,7 +27,7 @@ def test_a_kind_refuses_what_it_does_not_know(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_undo_record_is_plain_json_with_its_kind(kind: str, tmp_path: Path) -> None:
-    process = ManagedProcess.start("server", [sys.executable, "-c", "input()"], tmp_path / "log")
+    process = ManagedProcess.start("server", [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "log")
     try:
         context = FaultContext(Toxiproxy("127.0.0.1:1"), "target", {"server": process})
         record = KINDS[kind]("f", KINDS[kind].model.model_validate(MINIMAL[kind])).undo_record(context)

@@ -1,0 +1,38 @@
+"""Work and decisions of a fleet of real processes go on while agents die, stand still, and the network is bad."""
+
+from pathlib import Path
+
+import pytest
+
+from support.runs import Run, run
+
+pytestmark = [pytest.mark.experiment, pytest.mark.serial, pytest.mark.timeout(300)]
+
+CHECKS = ["activations-terminal", "completed-once", "fences-in-order", "slots-exact", "decisions-once"]
+
+
+def objectives(done: Run) -> dict[str, str]:
+    return {found["name"]: found["verdict"] for found in done.verdict["objectives"]}
+
+
+def assert_fire_was_real_and_promises_were_kept(done: Run) -> None:
+    faults = {found["id"]: found["verdict"] for found in done.verdict["faults"]}
+    assert faults == dict.fromkeys(["slow-net", "agents-die", "torn-connections", "agents-stand-still"], "EFFECTIVE")
+    assert {found["name"]: found["verdict"] for found in done.verdict["checks"]} == dict.fromkeys(CHECKS, "PASS")
+
+
+def test_under_fire_work_succeeds_and_consensus_comes(tmp_path: Path) -> None:
+    """Though a fifth of the agents die and a fifth stand still, 99.5 % of work succeeds, and every promise is kept."""
+    done = run("coordination-under-fire", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert_fire_was_real_and_promises_were_kept(done)
+    assert objectives(done) == dict.fromkeys(["latency-p95", "activation-success", "consensus-time"], "PASS")
+
+
+def test_without_retries_the_same_fire_is_not_survived(tmp_path: Path) -> None:
+    """With one attempt for each activation too few of them succeed: 1, for that reason alone."""
+    done = run("coordination-under-fire", tmp_path, "processes.callers.values.attempts=1")
+    assert done.exit_code == 1, done.output
+    assert done.subjects("OBJECTIVE_VIOLATED") == {"activation-success"}
+    assert done.codes == {"OBJECTIVE_VIOLATED"}, "promises other than success do not rest on retries"
+    assert_fire_was_real_and_promises_were_kept(done)
