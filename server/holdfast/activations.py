@@ -157,8 +157,9 @@ class Activations(Part):
         return self._work.get(agent)
 
     def idle_work(self) -> Iterator[WorkEntry]:
-        """What is known of agents that are gone."""
-        return (self._work[agent] for agent in list(self._idle_work))
+        """What is known of agents that are gone, and whose breaker is not open: no way around it leads through that."""
+        there = (self._work[agent] for agent in list(self._idle_work))
+        return (entry for entry in there if entry.record.breaker_state != BREAKER_STATE_OPEN)
 
     def held_by(self, agent: str) -> Collection[str]:
         """Names of the activations that an agent that lives owns, the first given first."""
