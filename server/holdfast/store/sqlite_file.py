@@ -90,6 +90,11 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Content]:
         ) from error
     except sqlite3.Error as error:
         raise StoreFileError(_cannot_open(path, error)) from error
+    except UnicodeDecodeError as error:  # SQLite quotes what it cannot make sense of in its messages
+        raise StoreFileError(
+            f"{path}: the store is damaged: SQLite speaks of what is no text. Restore it from a backup; it was left as "
+            "it is."
+        ) from error
     except OSError as error:
         raise StoreFileError(
             f"{path}: nobody knows whether what is in it is on its disk: {error}. Check that the disk works and has "
