@@ -34,8 +34,9 @@ lint: $(INSTALLED) ## linters, type checkers, generated code in step
 bench: tools ## benchmarks, one JSON line each on stdout (some: NAMES="keepalive")
 	@PYTHONPATH=tests $(BIN)/python -m benchmarks $(NAMES)
 
-soak: $(INSTALLED) ## kill a real server over and over, and judge what clients saw (MINUTES=30)
+soak: tools ## kill a real server, and a fleet's agents, over and over, and judge what clients saw (MINUTES=30)
 	@scripts/soak --minutes $(or $(MINUTES),30)
+	@scripts/soak-fire $(or $(MINUTES),20)
 
 proto: $(INSTALLED) ## regenerate the stubs from proto/
 	@scripts/proto

@@ -144,7 +144,8 @@ def _conclude(resolved: Resolved, findings: Findings, out: Path, command: str) -
     verdict = judgement.conclude(
         resolved, evidence, readings, findings.calls, findings.lives, command, time.time(), checks
     )
-    series = {name: [asdict(item) for item in read] for name, read in readings.series.items()}
+    counters = {f"proofs/{selector}": read for selector, read in readings.counters.items()}
+    series = {name: [asdict(item) for item in read] for name, read in {**readings.series, **counters}.items()}
     try:
         write_bundle(out, verdict, judgement.timeline_of(evidence, findings.calls))
         (out / bundle.SAMPLES).write_text(json.dumps(series), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Final
 
 from holdfast.client import Assignments, Client, HoldError, HoldfastError, Session, Work, WorkFailedError
 from holdfast.client.errors import AlreadyVotedError, DecisionClosedError, NotElectorError
-from holdfast.coordination.v1.decision_service_pb2 import Decision
+from holdfast.coordination.v1.decision_service_pb2 import DECISION_STATE_OPEN, Decision
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast_loadtests.fleet.guarded import GuardedResource
 from holdfast_loadtests.fleet.history import Recorder
@@ -141,7 +141,7 @@ class Agents:
             with suppress(HoldfastError):
                 async for step in self._client.decisions.watch("state = OPEN"):
                     for decision in step.items:
-                        if decision.electors and decision.HasField("close_time") is False:
+                        if decision.state == DECISION_STATE_OPEN:
                             self._open[decision.name] = decision
                         else:
                             self._open.pop(decision.name, None)
