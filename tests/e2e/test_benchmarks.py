@@ -17,6 +17,7 @@ COMPARED = {
     "keepalive": ("etcd LeaseKeepAlive", 2),
     "watch_fanout": ("bare grpc.aio stream", 1),
     "restart": ("etcd", 3),
+    "coordination": ("bare grpc.aio calls", 2),
 }
 """The peer of each, and how many lines it prints."""
 
