@@ -106,9 +106,9 @@ class DecisionCoverage:
     def watching(self) -> Iterator[None]:
         """Sees what the core decides until the block ends."""
         with ExitStack() as stack:
-            for name in ("vote", "close", "cancel", "resolve"):
-                noted = self._refusals(name, getattr(deciding, name))
-                stack.enter_context(patch.object(deciding, name, noted))
+            for name, decide in (("vote", "cast"), ("close", "close"), ("cancel", "cancel"), ("resolve", "resolve")):
+                noted = self._refusals(name, getattr(deciding, decide))
+                stack.enter_context(patch.object(deciding, decide, noted))
             stack.enter_context(patch.object(service, "create", self._refusals("create", service.create)))
             stack.enter_context(patch.object(deciding, "expire", self._expiry(deciding.expire)))
             yield

@@ -26,16 +26,24 @@ _FORGETFUL = (
 
 
 def revisions_are_dense(evidence: Evidence) -> Iterator[Violation]:
-    """S1: each write has a revision of its own, greater than all known before it began, and nothing else takes one."""
+    """S1: each write has a revision of its own, greater than all known before it began, and nothing else takes one.
+
+    Votes on one decision that come together are one write.
+    """
     yield from _quiet_is_counted(evidence)
     by_revision: dict[int, list[Call]] = defaultdict(list)
     for call in _first_answers(evidence):
         assert call.ok is not None
         by_revision[call.ok.revision].append(call)
     for revision, calls in by_revision.items():
-        if len(calls) > 1:
+        if len(calls) > 1 and not _are_votes_on_one_decision(calls):
             events = tuple(event for call in calls for event in call.events)
             yield Violation("S1", f"{len(calls)} writes share revision {revision}", events)
+
+
+def _are_votes_on_one_decision(calls: list[Call]) -> bool:
+    about = {(call.invoke.op, call.invoke.asked.get("decision")) for call in calls}
+    return len(about) == 1 and calls[0].invoke.op == "CastVote"
 
 
 def _quiet_is_counted(evidence: Evidence) -> Iterator[Violation]:

@@ -25,20 +25,6 @@ from holdfast.core.state import Plan
 from holdfast.storage.v1.decisions_pb2 import DecisionRecord, DecisionStateRecord
 
 
-class _Showing:
-    """What a reader shows, but for one decision."""
-
-    def __init__(self, reader: Reader, entry: DecisionEntry) -> None:
-        self._reader = reader
-        self._entry = entry
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-    def decision(self, _name: str) -> DecisionEntry:
-        return self._entry
-
-
 def _decision_of(entry: DecisionEntry) -> Decision:
     decision = Decision()
     decision.CopyFrom(entry.record.decision)
@@ -46,15 +32,15 @@ def _decision_of(entry: DecisionEntry) -> Decision:
 
 
 def _voting(change: Callable[[DecisionEntry, CastVoteRequest], DecisionEntry], *, is_punctual: bool = True) -> Any:
-    """CastVote decided on another decision than there is."""
-    vote = deciding.vote
+    """Votes cast on another decision than there is."""
+    cast = deciding.cast
 
-    def careless(reader: Reader, request: CastVoteRequest, now: Timestamp, *, is_over: bool) -> Plan[Decision]:
-        entry = reader.decision(request.decision)
-        shown: Any = reader if entry is None else _Showing(reader, change(entry, request))
-        return vote(shown, request, now, is_over=is_over and is_punctual)
+    def careless(
+        reader: Reader, entry: DecisionEntry, request: CastVoteRequest, now: Timestamp, *, is_over: bool
+    ) -> DecisionEntry:
+        return cast(reader, change(entry, request), request, now, is_over=is_over and is_punctual)
 
-    return patch.object(deciding, "vote", careless)
+    return patch.object(deciding, "cast", careless)
 
 
 @contextlib.contextmanager

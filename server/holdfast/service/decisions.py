@@ -104,13 +104,7 @@ class DecisionHandlers:
 
     async def cast_vote(self, request: CastVoteRequest, _context: CallContext) -> CastVoteResponse:
         """CastVote."""
-        registry = self._registry
-        decision = await registry.execute(
-            lambda reader: deciding.vote(
-                reader, request, registry.now(), is_over=registry.deadlines.is_past(request.decision)
-            )
-        )
-        return CastVoteResponse(decision=decision)
+        return CastVoteResponse(decision=await self._registry.voting.cast(request))
 
     async def close_decision(self, request: CloseDecisionRequest, _context: CallContext) -> CloseDecisionResponse:
         """CloseDecision."""

@@ -11,12 +11,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import failpoints, names
 from holdfast.activations import timer_of as activation_timer
+from holdfast.coordination.v1.decision_service_pb2 import CastVoteRequest, Decision
 from holdfast.core import keys, leases
 from holdfast.core.activations import ending as activation_endings
 from holdfast.core.decisions import deciding
 from holdfast.core.handoffs import deciding as handing
 from holdfast.core.state import Plan
 from holdfast.deadlines import Deadlines
+from holdfast.errors import HoldfastError
 from holdfast.failpoints import Failpoint
 from holdfast.leases import LeaseKeeper
 from holdfast.registry.v1.consistency_pb2 import Consistency
@@ -25,6 +27,7 @@ from holdfast.replicas import TAKEN_AT_ONCE, TAKEOVER_S, Replicas
 from holdfast.service.audience import Audience
 from holdfast.service.heartbeats import Heartbeats
 from holdfast.service.holding import Holding
+from holdfast.service.voting import Voting
 from holdfast.service.writing import Writer
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
 from holdfast.store.interface import Store, Txn
@@ -79,6 +82,7 @@ class Registry:
         self.audience = Audience()
         self.heartbeats = Heartbeats(clock)
         self._writer = Writer(store, self.view, self.replica)
+        self.voting = Voting(self._count_votes)
 
     def now(self) -> Timestamp:
         """The wall clock's time."""
@@ -101,6 +105,7 @@ class Registry:
             await self.view.run(self.store)
         finally:
             self._writer.stop()
+            self.voting.stop()
             self.holding.stop()
 
     async def start_keeping(self) -> None:
@@ -172,6 +177,14 @@ class Registry:
     async def _act_on_deadline(self, name: str) -> None:
         """Does what the passing of a resource's deadline does, by its collection."""
         await self._when_due[names.collection_of(name)](name)
+
+    async def _count_votes(self, together: Sequence[CastVoteRequest]) -> Sequence[Decision | HoldfastError]:
+        """Casts votes on one decision."""
+        await self.await_consistency(Consistency.CONSISTENCY_LINEARIZABLE)  # a refusal is as new as its call
+        name = together[0].decision
+        return await self.execute(
+            lambda reader: deciding.vote(reader, together, self.now(), is_over=self.deadlines.is_past(name))
+        )
 
     async def _end_voting(self, name: str) -> None:
         """Does what the passing of a decision's deadline does."""

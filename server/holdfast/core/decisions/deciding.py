@@ -1,5 +1,7 @@
 """Votes, and the one end that a decision comes to."""
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
@@ -27,20 +29,52 @@ from holdfast.storage.v1.decisions_pb2 import DecisionStateRecord, VoteRecord
 from holdfast.store.interface import Txn
 
 
-def vote(reader: Reader, request: CastVoteRequest, now: Timestamp, *, is_over: bool) -> Plan[Decision]:
-    """Decides CastVote; the vote that settles the matter closes the decision in the same revision.
+def vote(
+    reader: Reader, requests: Sequence[CastVoteRequest], now: Timestamp, *, is_over: bool
+) -> Plan[Sequence[Decision | HoldfastError]]:
+    """Decides CastVote for votes on one decision that came together: each in its turn, and all at one revision.
+
+    The vote that settles the matter closes the decision, and those after it are refused.
 
     Args:
-        reader: The state.
-        request: The vote.
+        reader: The state, as new as the last of the calls.
+        requests: The votes in the order they came, at least one.
         now: The wall clock, for people.
         is_over: Whether the deadline has passed, by a clock that does not jump.
 
+    Returns:
+        For each the decision once all are counted, or else, as from `cast`, why it was not.
+
     Raises:
-        HoldfastError: DECISION_NOT_FOUND, DECISION_CLOSED, NOT_ELECTOR, INVALID_FIELD, ALREADY_VOTED, FENCE_STALE,
-            AGENT_BANNED.
+        HoldfastError: DECISION_NOT_FOUND.
     """
-    entry = find(reader, request.decision)
+    entry = find(reader, requests[0].decision)
+    counted, refused = entry, dict[int, HoldfastError]()
+    for index, request in enumerate(requests):
+        try:
+            counted = cast(reader, counted, request, now, is_over=is_over)
+        except HoldfastError as error:
+            refused[index] = error
+    new = [vote for agent, vote in counted.votes.items() if entry.votes.get(agent) is not vote]
+    puts = [(names.vote_key(entry.name, vote.agent), VoteRecord(vote=vote).SerializeToString()) for vote in new]
+
+    def answer(revision: int) -> Sequence[Decision | HoldfastError]:
+        for vote in new:
+            vote.revision = revision
+        decision = shown(DecisionEntry(entry.record, counted.state, revision, counted.votes))
+        return [refused.get(index, decision) for index in range(len(requests))]
+
+    return Plan(_rewritten(entry, counted.state, *puts) if new else Txn(), answer)
+
+
+def cast(
+    reader: Reader, entry: DecisionEntry, request: CastVoteRequest, now: Timestamp, *, is_over: bool
+) -> DecisionEntry:
+    """The decision with one vote more, which may end it.
+
+    Raises:
+        HoldfastError: DECISION_CLOSED, NOT_ELECTOR, INVALID_FIELD, ALREADY_VOTED, FENCE_STALE, AGENT_BANNED.
+    """
     decision = entry.record.decision
     if entry.state.state != DECISION_STATE_OPEN or is_over:
         raise _closed(entry)
@@ -57,21 +91,21 @@ def vote(reader: Reader, request: CastVoteRequest, now: Timestamp, *, is_over: b
         raise invalid_field("confidence", f"is {confidence:g}; it must be from 0 to 1")
     _check_agent(reader, request.agent, request.fence)
     if request.agent in entry.votes and not decision.allow_vote_change:
-        cast = entry.votes[request.agent]
+        before = entry.votes[request.agent]
+        when = f"at revision {before.revision}" if before.revision else "a moment ago"
         raise HoldfastError(
             Reason.ALREADY_VOTED,
-            f"{request.agent} voted for {cast.option!r} at revision {cast.revision}, and {entry.name} does not allow a "
-            "change.",
+            f"{request.agent} voted for {before.option!r} {when}, and {entry.name} does not allow a change.",
             subject=entry.name,
         )
-    cast = Vote(
+    vote = Vote(
         agent=request.agent, option=request.option, confidence=confidence, rationale=request.rationale, time=now
     )
-    return _voted(entry, cast, now)
+    return _with(entry, vote, now)
 
 
-def _voted(entry: DecisionEntry, cast: Vote, now: Timestamp) -> Plan[Decision]:
-    votes = {agent: each for agent, each in entry.votes.items() if agent != cast.agent} | {cast.agent: cast}
+def _with(entry: DecisionEntry, vote: Vote, now: Timestamp) -> DecisionEntry:
+    votes = {agent: each for agent, each in entry.votes.items() if agent != vote.agent} | {vote.agent: vote}
     state = DecisionStateRecord()
     state.CopyFrom(entry.state)
     state.votes_cast += 1
@@ -80,15 +114,7 @@ def _voted(entry: DecisionEntry, cast: Vote, now: Timestamp) -> Plan[Decision]:
     counted = counting.count(rules, ballots_of(votes))
     if counting.is_settled(rules, counted):
         _close(state, counting.end(rules, counted, entry.record.decision.fallback), entry.record.decision, now)
-    put = (names.vote_key(entry.name, cast.agent), VoteRecord(vote=cast).SerializeToString())
-
-    def answer(revision: int) -> Decision:
-        last = Vote()
-        last.CopyFrom(cast)
-        last.revision = revision
-        return shown(DecisionEntry(entry.record, state, revision, {**votes, cast.agent: last}))
-
-    return Plan(_rewritten(entry, state, put), answer)
+    return DecisionEntry(entry.record, state, entry.mod_revision, votes)
 
 
 def close(reader: Reader, name: str, now: Timestamp) -> Plan[Decision]:
