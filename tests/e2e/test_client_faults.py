@@ -17,6 +17,8 @@ from holdfast.registry.v1.agent_pb2 import Agent, AgentLiveness, Capability
 from holdfast.registry.v1.agent_registry_service_pb2 import AgentEvent
 from support.server import ServerProcess, wait_for
 
+TESTS = Path(__file__).parents[1]
+
 
 def agent_id(agent: Agent) -> str:
     return agent.name.rsplit("/", 1)[1]
@@ -104,7 +106,8 @@ class Worker:
 
     def __init__(self, target: str, ttl_s: float, held: str) -> None:
         command = [sys.executable, "-m", "support.guarded_work", target, str(ttl_s), held]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ})
+        path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
         self.fence = 0
         self.refused = 0
         self.lines: list[str] = []

@@ -18,8 +18,8 @@ from holdfast.registry.v1 import lease_service_pb2 as leases_pb
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
 from holdfast.registry.v1.lease_service_pb2_grpc import LeaseServiceStub
+from holdfast.service.audience import WATCHERS_MAX
 from holdfast.service.transport import REQUEST_BYTES_MAX
-from holdfast.service.watching import WATCHERS_MAX
 from support import raw_http2 as raw
 from support.server import PARENT, ServerProcess, wait_for
 

@@ -29,7 +29,7 @@ def leave_open(guard: Guard, scene: Stage, folder: Path) -> ManagedProcess:
     fault = slow()
     guard.journal.write("intent", fault=fault.id, undo=fault.undo_record(scene.context))
     fault.inject(scene.context)
-    return ManagedProcess.start("forgotten", [sys.executable, "-c", "input()"], folder / "log")
+    return ManagedProcess.start("forgotten", [sys.executable, "-c", "import signal; signal.pause()"], folder / "log")
 
 
 def test_what_the_body_left_open_is_undone_at_its_end(scene: Stage, tmp_path: Path) -> None:
