@@ -69,6 +69,7 @@ class LockHandlers:
     ) -> ForceReleaseLockResponse:
         """ForceReleaseLock."""
         registry = self._registry
+        await registry.await_consistency(Consistency.CONSISTENCY_LINEARIZABLE)  # of one that is lost nothing is written
         hold = await registry.execute(lambda reader: ending.force(reader, request.lock, request.reason, registry.now()))
         log.warning(
             "lock_taken_away",
