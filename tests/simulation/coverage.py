@@ -14,6 +14,7 @@ from holdfast.registry.v1.agent_pb2 import AdminState
 from holdfast.storage.v1.records_pb2 import AgentRecord, LeaseEndReason, LeaseRecord
 from holdfast.store.interface import Change, Txn
 from simulation.decision_coverage import DecisionCoverage
+from simulation.lock_coverage import LockCoverage
 from simulation.loop import NODE
 from simulation.node import Node
 
@@ -46,7 +47,7 @@ LIVES = (
 """Transitions of agents and leases, as the store sees them, and what became of its answers."""
 
 
-PARTS: tuple[type[DecisionCoverage], ...] = (DecisionCoverage,)
+PARTS: tuple[type[DecisionCoverage | LockCoverage], ...] = (DecisionCoverage, LockCoverage)
 """What is to be reached of other state machines."""
 
 

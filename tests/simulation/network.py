@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from holdfast import validation
+from holdfast.coordination.v1.election_service_pb2 import ObserveLeaderResponse
 from holdfast.errors import HoldfastError
 from holdfast.registry.v1.agent_registry_service_pb2 import WatchAgentsRequest, WatchAgentsResponse
 from holdfast.registry.v1.lease_service_pb2 import KeepLeaseAliveRequest, KeepLeaseAliveResult, LeaseDirective
@@ -232,6 +234,19 @@ class Network:
         reason = await self._stream(node, _pump(node, op, request, response), heard)
         self.history.follow_ended(client, watch, reason)
         return reason
+
+    async def observe(self, client: str, request: Any, take: Callable[[Any], Any]) -> str:
+        """The same of an election's leaders, by ObserveLeader."""
+        if (node := self.serving()) is None:
+            await asyncio.sleep(0.1)
+            return "LOST"
+        watch, heard_of = self.history.new_id(), itertools.count()
+
+        async def heard(message: Any) -> Any:
+            self.history.leader_told(client, watch, message, is_first=next(heard_of) == 0)
+            return await take(message)
+
+        return await self._stream(node, _pump(node, "ObserveLeader", request, ObserveLeaderResponse), heard)
 
     async def _stream(
         self, node: Node, pump: "Callable[[asyncio.Queue[Any]], Any]", heard: Callable[[Any], Any]

@@ -13,8 +13,10 @@ from holdfast.service.agents import AgentRegistry
 from holdfast.service.context import CallContext
 from holdfast.service.decisions import DecisionHandlers
 from holdfast.service.drainer import Drainer
+from holdfast.service.elections import ElectionHandlers
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
+from holdfast.service.locks import LockHandlers
 from holdfast.service.registry import Registry
 from simulation.loop import NODE, VirtualLoop
 from simulation.store import SimulatedStore
@@ -94,6 +96,8 @@ class Node:
             AgentRegistry(self.registry, progress_every_s=PROGRESS_EVERY_S),
             LeaseHandlers(self.registry),
             DecisionHandlers(self.registry, progress_every_s=PROGRESS_EVERY_S),
+            LockHandlers(self.registry),
+            ElectionHandlers(self.registry),
         )
         self.spawn(self._run())
 

@@ -14,6 +14,7 @@ from simulation.clients import PARENT, Client, Keeper, Known, Watcher
 from simulation.cluster import Cluster
 from simulation.coverage import Coverage
 from simulation.deciding import Deciding
+from simulation.locking import Locking
 from simulation.machine import Follower, Machine, Stage
 from simulation.network import Network
 from simulation.node import CALL, Clocks, Node
@@ -36,7 +37,7 @@ PLOTS = (RANDOM, RANDOM, STALLS, FAILOVERS, RANDOM, RANDOM, RANDOM, FAILOVERS)
 """What goes wrong in a seed, by its remainder: failovers need replicas, which odd seeds have, and stalls of one node
 say more where nobody takes over."""
 
-MACHINES: Sequence[Callable[[Stage], Machine]] = (Deciding,)
+MACHINES: Sequence[Callable[[Stage], Machine]] = (Deciding, Locking)
 """What else goes on beside agents and their leases."""
 
 DRIFT = 0.005

@@ -7,7 +7,7 @@ report cannot be explained by a registry that keeps its promises, whatever was l
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from support import call_checkers, decision_checkers, follow_checkers, lease_checkers, watch_checkers
+from support import call_checkers, decision_checkers, follow_checkers, lease_checkers, lock_checkers, watch_checkers
 from support.evidence import Evidence, Limits, Violation
 from support.history import Event
 
@@ -21,7 +21,11 @@ def _both(*checkers: Checker) -> Checker:
 
 CHECKERS: dict[str, Checker] = {
     "S1": call_checkers.revisions_are_dense,
-    "S2": _both(call_checkers.acknowledged_survives, decision_checkers.acknowledged_votes_stay),
+    "S2": _both(
+        call_checkers.acknowledged_survives,
+        decision_checkers.acknowledged_votes_stay,
+        lock_checkers.acknowledged_holds_stay,
+    ),
     "S3": _both(call_checkers.whole_or_not_at_all, decision_checkers.refused_votes_are_none),
     "W1": _both(watch_checkers.only_what_the_filter_says, follow_checkers.only_what_the_filter_says),
     "W2": _both(watch_checkers.in_order_and_once, follow_checkers.in_order_and_once),
@@ -38,9 +42,15 @@ CHECKERS: dict[str, Checker] = {
     "D4": decision_checkers.one_vote_each,
     "D5": decision_checkers.frozen_electorate,
     "D6": decision_checkers.fallback_once,
+    "K1": lock_checkers.one_holder,
+    "K2": lock_checkers.fences_grow,
+    "K3": lock_checkers.stale_is_refused,
+    "K4": lock_checkers.delay_after_loss,
+    "K5": lock_checkers.in_order,
+    "E1": lock_checkers.leaders_in_order,
     "etag": call_checkers.etags_hold,
     "admin": call_checkers.operators_are_obeyed,
-    "request_id": call_checkers.repeats_are_answered_alike,
+    "request_id": _both(call_checkers.repeats_are_answered_alike, lock_checkers.repeats_get_the_same_hold),
 }
 """Every checker by the invariant it is about; that of W2 reports W3, W4 and W5, too, which are one question."""
 

@@ -16,9 +16,11 @@ from support.history import (
     FollowBegun,
     FollowEnded,
     FollowMessage,
+    GuardedWrite,
     Invoke,
     KeepAnswered,
     KeepSent,
+    LeaderTold,
     Ok,
     ServerMark,
     WatchBegun,
@@ -26,7 +28,19 @@ from support.history import (
     WatchMessage,
 )
 
-READS = ("GetAgent", "ListAgents", "MatchAgents", "GetLease", "ListLeases", "GetDecision", "ListDecisions")
+READS = (
+    "GetAgent",
+    "ListAgents",
+    "MatchAgents",
+    "GetLease",
+    "ListLeases",
+    "GetDecision",
+    "ListDecisions",
+    "GetLock",
+    "GetLeader",
+    "ListLocks",
+    "VerifyFence",
+)
 """Calls that are linearizable and change nothing."""
 
 AGENT_WRITES = ("RegisterAgent", "BatchRegisterAgents", "UpdateAgent")
@@ -190,6 +204,8 @@ class Evidence:
         self.keeps: dict[str, list[Keep]] = defaultdict(list)
         self.watches: dict[int, Watch] = {}
         self.follows: dict[int, Follow] = {}
+        self.leaders: list[LeaderTold] = []
+        self.guarded: list[GuardedWrite] = []
         self.marks: list[ServerMark] = []
         self.finals: list[FinalState] = []
         pending: dict[int, Keep] = {}
@@ -217,6 +233,10 @@ class Evidence:
                 self.marks.append(event)
             case FinalState():
                 self.finals.append(event)
+            case LeaderTold():
+                self.leaders.append(event)
+            case GuardedWrite():
+                self.guarded.append(event)
             case _:
                 self._follow(event)
 

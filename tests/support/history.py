@@ -233,6 +233,30 @@ class FollowEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaderTold:
+    """One message of a stream of ObserveLeader; `leadership` as `plain` has it, `is_first` of each stream."""
+
+    at_s: float
+    process: str
+    watch: int
+    election: str
+    revision: int
+    leadership: dict[str, Any]
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedWrite:
+    """A write to what a lock guards, which keeps the largest fence it has seen and refuses smaller ones."""
+
+    at_s: float
+    process: str
+    resource: str
+    fence: int
+    is_accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ServerMark:
     """Something happened to a server: `serving`, `stopped`, `killed`, `paused`, `resumed` or `takeover`; or `QUIET`."""
 
@@ -265,6 +289,8 @@ Event: TypeAlias = (
     | FollowBegun
     | FollowMessage
     | FollowEnded
+    | LeaderTold
+    | GuardedWrite
     | ServerMark
     | FinalState
 )
@@ -282,6 +308,8 @@ KINDS: dict[str, type[Event]] = {
         FollowBegun,
         FollowMessage,
         FollowEnded,
+        LeaderTold,
+        GuardedWrite,
         ServerMark,
         FinalState,
     )
@@ -409,6 +437,20 @@ class History:
     def follow_ended(self, process: str, watch: int, reason: str) -> None:
         """It is over."""
         self.events.append(FollowEnded(self._clock(), process, watch, reason))
+
+    def leader_told(self, process: str, watch: int, response: Any, *, is_first: bool) -> None:
+        """A message of an observer arrived."""
+        told = plain(response)
+        leadership = told["leadership"]
+        self.events.append(
+            LeaderTold(
+                self._clock(), process, watch, leadership["election"], told.get("revision", 0), leadership, is_first
+            )
+        )
+
+    def guarded_write(self, process: str, resource: str, fence: int, *, is_accepted: bool) -> None:
+        """Somebody wrote to what a lock guards, or would have."""
+        self.events.append(GuardedWrite(self._clock(), process, resource, fence, is_accepted))
 
     def mark(self, process: str, what: str, detail: str = "") -> None:
         """Something happened to a server; see ServerMark."""

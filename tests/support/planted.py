@@ -36,7 +36,7 @@ from holdfast.store import sqlite_file
 from holdfast.store.batching import BatchingStore
 from holdfast.store.interface import KeyValue, Txn
 from holdfast.view import View
-from support import planted_decisions
+from support import planted_decisions, planted_locks
 
 
 @contextlib.contextmanager
@@ -260,6 +260,7 @@ BUGS: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
     **PLANTED,
     **PLANTED_IN_REPLICAS,
     **planted_decisions.PLANTED,
+    **planted_locks.PLANTED,
 }
 """All that simulations must show."""
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from support import decision_stories
+from support import decision_stories, lock_stories
 from support.checkers import INVARIANTS, check, report
 from support.evidence import Limits
 from support.history import (
@@ -687,6 +687,7 @@ STORIES: list[tuple[str, Callable[..., None]]] = [
     ("request_id", repeated_and_not_refused),
     ("request_id", one_content_for_an_id),
     *decision_stories.STORIES,
+    *lock_stories.STORIES,
 ]
 IDS = [f"{invariant}-{tell.__name__}" for invariant, tell in STORIES]
 
