@@ -42,23 +42,28 @@ def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def call(channel: grpc.Channel, method: MethodDescriptor, data: bytes) -> Answer:
+WAITING = {"AcquireLock", "Campaign", "FetchAssignments", "StreamAssignments", "WatchActivations", "WatchDecisions"}
+"""Calls that may rightly have nothing to say for a while: a wait in line, or a watch of what is still to come."""
+
+
+def call(channel: grpc.Channel, method: MethodDescriptor, data: bytes, timeout_s: float = 60.0) -> Answer:
     """One call with one message, over the wire; of a stream, what it says first."""
     path, answer = f"/{method.containing_service.full_name}/{method.name}", Answer()
     try:
         if not method.server_streaming:
-            answer.responses.append(channel.unary_unary(path)(data, timeout=60))
+            answer.responses.append(channel.unary_unary(path)(data, timeout=timeout_s))
             return answer
         if method.client_streaming:
-            stream = channel.stream_stream(path)(iter([data]), timeout=60)
+            stream = channel.stream_stream(path)(iter([data]), timeout=timeout_s)
         else:
-            stream = channel.unary_stream(path)(data, timeout=60)
+            stream = channel.unary_stream(path)(data, timeout=timeout_s)
         answer.responses.append(next(stream))
         stream.cancel()
     except grpc.RpcError as error:
         answer.code = error.code()
         trailers = {entry.key: entry.value for entry in error.trailing_metadata()}
-        answer.status = Status.FromString(trailers["grpc-status-details-bin"])
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # the client's own, without details
+            answer.status = Status.FromString(trailers["grpc-status-details-bin"])
     return answer
 
 
@@ -245,10 +250,13 @@ def calls_of(method: MethodDescriptor) -> st.SearchStrategy[tuple[MethodDescript
 def test_any_calls_over_the_wire_get_an_answer_of_the_table(
     channel: grpc.Channel, calls: list[tuple[MethodDescriptor, bytes]]
 ) -> None:
-    """A watch of what is still to come excepted, which waits: it is asked for progress."""
+    """What may wait excepted, which is not waited for; a watch of agents is asked for progress."""
     for method, data in calls:
         if method.name == "WatchAgents":
             data += b"\x20\x01"  # progress_notify
-        answer = call(channel, method, data)
+        waits = method.name in WAITING
+        answer = call(channel, method, data, timeout_s=0.5 if waits else 60)
+        if waits and answer.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            continue
         assert_fitting(answer, method.input_type)
         assert answer.code not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN), answer
