@@ -42,8 +42,9 @@ def revisions_are_dense(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _are_votes_on_one_decision(calls: list[Call]) -> bool:
-    about = {(call.invoke.op, call.invoke.asked.get("decision")) for call in calls}
-    return len(about) == 1 and calls[0].invoke.op == "CastVote"
+    if any(call.invoke.op != "CastVote" for call in calls):
+        return False
+    return len({call.invoke.asked["decision"] for call in calls}) == 1
 
 
 def _quiet_is_counted(evidence: Evidence) -> Iterator[Violation]:

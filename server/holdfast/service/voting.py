@@ -59,6 +59,9 @@ class Voting:
         """Waits no longer for what is on its way, once the view is not kept up any more."""
         for task in self._counting:
             task.cancel()
+        for waiting in self._waiting.values():  # a task that has not begun will not
+            for _, counted in waiting:
+                counted.cancel()
 
     async def _count(self, name: str) -> None:
         """Counts what waits for a decision, as often as something came meanwhile."""
@@ -67,8 +70,7 @@ class Voting:
                 together, self._waiting[name] = waiting[:TOGETHER_MAX], waiting[TOGETHER_MAX:]
                 await self._count_together([each for each in together if not each[1].done()])
         finally:
-            for _, counted in self._waiting.pop(name):  # cancelled, as the server ends
-                counted.cancel()
+            del self._waiting[name]
 
     async def _count_together(self, some: list[_Waiting]) -> None:
         if not some:  # all callers have gone

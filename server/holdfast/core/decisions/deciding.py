@@ -55,16 +55,23 @@ def vote(
             counted = cast(reader, counted, request, now, is_over=is_over)
         except HoldfastError as error:
             refused[index] = error
-    new = [vote for agent, vote in counted.votes.items() if entry.votes.get(agent) is not vote]
+    # In the order of their keys, as a store that is read again has those of one revision.
+    new = sorted((vote for vote in counted.votes.values() if entry.votes.get(vote.agent) is not vote), key=_agent)
+    votes = {agent: vote for agent, vote in counted.votes.items() if entry.votes.get(agent) is vote}
+    votes |= {vote.agent: vote for vote in new}
     puts = [(names.vote_key(entry.name, vote.agent), VoteRecord(vote=vote).SerializeToString()) for vote in new]
 
     def answer(revision: int) -> Sequence[Decision | HoldfastError]:
         for vote in new:
             vote.revision = revision
-        decision = shown(DecisionEntry(entry.record, counted.state, revision, counted.votes))
+        decision = shown(DecisionEntry(entry.record, counted.state, revision, votes))
         return [refused.get(index, decision) for index in range(len(requests))]
 
     return Plan(_rewritten(entry, counted.state, *puts) if new else Txn(), answer)
+
+
+def _agent(vote: Vote) -> str:
+    return vote.agent
 
 
 def cast(
