@@ -219,6 +219,8 @@ class Holding:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        if self._is_stopped:  # the view is not kept up any more: it would wait for ever
+            task.cancel()
         return task
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
