@@ -4,7 +4,7 @@ It counts what it answers by method and code; GetAgent of an agent called `count
 Agents exist from RegisterAgent to DeregisterAgent.
 """
 
-# ruff: noqa: ARG002, N802  # names and arguments are the generated stubs'
+# ruff: noqa: N802  # names and arguments are the generated stubs'
 
 import asyncio
 import sys
