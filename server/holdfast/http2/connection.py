@@ -41,7 +41,15 @@ from holdfast.http2.payloads import (
 )
 from holdfast.http2.settings import INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, TABLE_BYTES_DEFAULT
 from holdfast.http2.streams import ENDED, PEER_BEGAN, PEER_ENDED, PEER_SENT, Ender, Reset, Stream, set_up
-from holdfast.http2.violations import check_expected, failed, malformed, on_stream, on_stream_0, unexpected
+from holdfast.http2.violations import (
+    check_expected,
+    failed,
+    malformed,
+    never_opened,
+    on_stream,
+    on_stream_0,
+    unexpected,
+)
 
 GAPS_MAX = 100
 """Ranges of stream ids that a client jumped over which are remembered, to name the error right when one comes late."""
@@ -64,7 +72,8 @@ class Connection(Endpoint):
         self._reader = FrameReader(limits.frame_bytes_max)
         self._blocks = BlockAssembler(limits)
         self._decoder = HeaderDecoder(limits, max(TABLE_BYTES_DEFAULT, limits.header_table_bytes_max))
-        self._preface = b"" if not is_server else PREFACE
+        self._kept = self._decoder.kept
+        self._preface = PREFACE if is_server else b""
         self._expected: int | None = SETTINGS
         self._gaps: deque[tuple[int, int]] = deque(maxlen=GAPS_MAX)
         self._idle = Budget("frames that move nothing", limits.idle_frames_per_s, limits.idle_frames_burst, clock)
@@ -152,7 +161,9 @@ class Connection(Endpoint):
         if stream.content_left is not None:
             self._count_content(stream, len(payload), size, bool(ends))
         if ends:
-            self._peer_ended(stream)
+            stream.state |= PEER_ENDED
+            if stream.state & ENDED:
+                del self._streams[stream_id]
         if self._acknowledges:
             self.acknowledge(stream, size)
         elif len(payload) != size:
@@ -209,7 +220,10 @@ class Connection(Endpoint):
                 raise failed(ErrorCode.PROTOCOL_ERROR, "the first frame acknowledges settings; it must give some")
             self._take_acknowledgement()
             return
-        self._expected = None
+        if self._expected == SETTINGS:
+            self._expected = None
+        else:
+            self._idle.spend()
         settings = self.peer_settings
         for key, value in pairs:
             settings.take(key, value, of_server=not self.is_server)
@@ -231,6 +245,8 @@ class Connection(Endpoint):
         self.settings_acknowledged = True
         self._stream_window = self.limits.stream_window_bytes
         self._decoder.allow_table(self.limits.header_table_bytes_max)
+        for stream in self._streams.values():  # where the window shrank, what is to be given back may be all of it
+            self.acknowledge(stream, 0)
 
     def _take_push_promise(self, _flags: int, stream_id: int, _payload: bytes) -> None:
         why = "only servers push" if self.is_server else "SETTINGS_ENABLE_PUSH is 0"
@@ -249,6 +265,7 @@ class Connection(Endpoint):
         if stream_id:
             raise on_stream(GOAWAY, stream_id)
         last_id, code, debug = goaway_parts(payload)
+        self._idle.spend()
         self._peer_goes_away = True
         self._streams_allowed = 0
         self.events.on_goaway(last_id, code, debug)
@@ -261,10 +278,11 @@ class Connection(Endpoint):
     def _take_window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
         self._updates.spend()
         stream = self._streams.get(stream_id)
+        increment = window_increment(stream_id, payload)
         if stream is not None:
-            self._sender.open_stream_window(stream, window_increment(stream_id, payload))
+            self._sender.open_stream_window(stream, increment)
         elif not stream_id:
-            self._sender.open_window(window_increment(0, payload))
+            self._sender.open_window(increment)
         else:
             self._check_not_idle(WINDOW_UPDATE, stream_id)
 
@@ -275,32 +293,34 @@ class Connection(Endpoint):
     # Streams.
 
     def _take_block(self, stream_id: int, block: bytes, ends: bool) -> None:
-        fields = self._decoder.decode(block)
+        fields = self._kept.get(block) or self._decoder.decode(block)
         stream = self._streams.get(stream_id)
         if stream is None:
             stream = self._accept(stream_id, fields)
             if stream is None:
                 return
-        elif stream.state & PEER_ENDED:
-            raise StreamFailedError(ErrorCode.STREAM_CLOSED, f"HEADERS after the end of stream {stream_id}", stream_id)
-        elif not stream.state & PEER_BEGAN:
-            if fields.kind is not RESPONSE or fields.problem:
-                raise malformed(stream_id, fields, RESPONSE)
-            if fields.status < 200:
-                self._take_informational(stream, fields, ends)
-                return
+        elif stream.state & PEER_BEGAN:
+            if stream.state & PEER_ENDED:
+                message = f"HEADERS after the end of stream {stream_id}"
+                raise StreamFailedError(ErrorCode.STREAM_CLOSED, message, stream_id)
+            if not (ends and fields.are_trailers):
+                raise malformed(stream_id, fields, TRAILERS)
+        elif fields.status >= 200:
             stream.state |= PEER_BEGAN
             stream.content_left = fields.content_length
-        elif fields.kind is not TRAILERS or fields.problem or not ends:
-            raise malformed(stream_id, fields, TRAILERS)
+        else:
+            self._take_informational(stream, fields, ends)
+            return
         if ends:
             if stream.content_left is not None:
                 self._count_content(stream, 0, 0, True)
-            self._peer_ended(stream)
+            stream.state |= PEER_ENDED
+            if stream.state & ENDED:
+                del self._streams[stream_id]
         stream.on_headers(fields, ends)
 
     def _take_informational(self, stream: Stream, fields: Fields, ends: bool) -> None:
-        if ends or fields.status == 101:
+        if ends or fields.status in (0, 101):
             raise malformed(stream.id, fields, RESPONSE)
         self._idle.spend()
         stream.on_headers(fields, False)
@@ -309,6 +329,8 @@ class Connection(Endpoint):
         """A request's stream; None for one that is not looked at."""
         if not self.is_server or stream_id % 2 == 0 or stream_id <= self._highest_id:
             self._check_not_idle(HEADERS, stream_id)
+            if any(below < stream_id < above for below, above in self._gaps):
+                raise never_opened(HEADERS, stream_id)
             self._check_late(HEADERS, stream_id)
             return None
         if stream_id > self._highest_id + 2:
@@ -331,12 +353,6 @@ class Connection(Endpoint):
         stream.content_left = fields.content_length
         self._streams[stream_id] = stream
         return stream
-
-    def _peer_ended(self, stream: Stream) -> None:
-        """The peer's END_STREAM came."""
-        stream.state |= PEER_ENDED
-        if stream.state & ENDED:
-            del self._streams[stream.id]
 
     def _count_content(self, stream: Stream, count: int, frame_bytes: int, ends: bool) -> None:
         """Holds content against content-length (RFC 9113 §8.1.1). Raises StreamFailedError.
@@ -381,10 +397,8 @@ class Connection(Endpoint):
         """Raises ConnectionFailedError for a frame on a stream that was never opened."""
         if not stream_id:
             raise on_stream_0(kind)
-        if self._is_idle(stream_id) or any(below < stream_id < above for below, above in self._gaps):
-            raise failed(
-                ErrorCode.PROTOCOL_ERROR, f"a {kind_name(kind)} frame on stream {stream_id}, which was never opened"
-            )
+        if self._is_idle(stream_id):
+            raise never_opened(kind, stream_id)
 
     def _check_late(self, kind: int, stream_id: int) -> None:
         """Lets a frame pass that the peer may have sent before it heard of a reset; raises for any other."""

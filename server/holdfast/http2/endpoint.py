@@ -164,16 +164,12 @@ class Endpoint:
         sender = self._sender
         if len(self._streams) >= self._streams_allowed or stream_id > STREAM_ID_MAX:
             raise self._refusal()
-        if data:
+        if len(data) > sender.window or len(data) > sender.stream_window:
             sender.check_room(data, sender.stream_window, waits=False)
         self._next_id = stream_id + 2
         set_up(stream, stream_id, sender.stream_window, 0)
         self._streams[stream_id] = stream
-        if data:
-            sender.headers(stream, block, False)
-            sender.data(stream, data, ends)
-        else:
-            sender.headers(stream, block, ends)
+        sender.begin(stream, block, data, ends)
 
     def send(self, stream: Stream, data: bytes, *, ends: bool = False) -> None:
         """Sends data, what the peer's windows hold back as soon as they let it; `ends`: nothing follows.

@@ -29,10 +29,11 @@ class Fields:
         kind: REQUEST, RESPONSE or TRAILERS, by its pseudo-fields.
         problem: What makes it malformed (RFC 9113 §8.1.1); empty if nothing does.
         status: Of a response that is well-formed, its status; else 0.
+        are_trailers: Whether they are well-formed trailers.
         content_length: What `content-length` says in bytes; None without one.
     """
 
-    __slots__ = ("_first", "content_length", "kind", "pairs", "problem", "status")
+    __slots__ = ("_first", "are_trailers", "content_length", "kind", "pairs", "problem", "status")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         self.pairs = tuple(pairs)
@@ -41,6 +42,9 @@ class Fields:
         self.status = 0
         self.content_length: int | None = None
         self.problem = self._read() or self._check_whole()
+        if self.problem:
+            self.status = 0
+        self.are_trailers = self.kind is TRAILERS and not self.problem
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a name in lower case; None without one."""

@@ -64,20 +64,19 @@ class HeaderDecoder:
     Args:
         limits: Bounds on a list and on what is kept.
         table_bytes_max: Size of the table that the sender may use.
+
+    Attributes:
+        kept: The fields of blocks that are kept by their bytes, the same object for as long as it is; to look into
+            before `decode`, not to change.
     """
 
-    __slots__ = ("_decoder", "_kept", "_limits")
+    __slots__ = ("_decoder", "_limits", "kept")
 
     def __init__(self, limits: Limits, table_bytes_max: int = TABLE_BYTES_DEFAULT) -> None:
         self._limits = limits
         self._decoder = Decoder(max_header_list_size=limits.header_list_bytes_max)
         self._decoder.max_allowed_table_size = table_bytes_max
-        self._kept: dict[bytes, Fields] = {}
-
-    @property
-    def kept_count(self) -> int:
-        """How many blocks are kept by their bytes."""
-        return len(self._kept)
+        self.kept: dict[bytes, Fields] = {}
 
     def allow_table(self, table_bytes_max: int) -> None:
         """Binds the sender, who has acknowledged it, to a size of table. One that was never used needs no notice."""
@@ -86,7 +85,7 @@ class HeaderDecoder:
         if decoder.header_table_size > table_bytes_max and not decoder.header_table.dynamic_entries:
             decoder.header_table_size = table_bytes_max
         if table_bytes_max:
-            self._kept.clear()
+            self.kept.clear()
 
     def decode(self, block: bytes) -> Fields:
         """The fields of a block.
@@ -94,7 +93,7 @@ class HeaderDecoder:
         Raises:
             ConnectionFailedError: COMPRESSION_ERROR for what is no block, ENHANCE_YOUR_CALM for too large a list.
         """
-        kept = self._kept.get(block)
+        kept = self.kept.get(block)
         if kept is not None:
             return kept
         check_block_size(block, self._limits)
@@ -110,9 +109,9 @@ class HeaderDecoder:
         except HPACKError as error:
             raise ConnectionFailedError(ErrorCode.COMPRESSION_ERROR, f"a header block is wrong: {error}") from error
         if was_empty and decoder.max_allowed_table_size == 0 and len(block) <= self._limits.cached_block_bytes_max:
-            if len(self._kept) >= self._limits.cached_blocks_max:
-                self._kept.clear()
-            self._kept[block] = fields
+            if len(self.kept) >= self._limits.cached_blocks_max:
+                self.kept.clear()
+            self.kept[block] = fields
         return fields
 
 

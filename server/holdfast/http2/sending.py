@@ -62,6 +62,32 @@ class Sender:
                 "(Limits.unsent_bytes_max): send less at a time, and more after on_sent"
             )
 
+    def begin(self, stream: Stream, block: bytes, data: bytes, ends: bool) -> None:
+        """Sends the first headers of a stream, and data. The caller has checked that it may, and the room."""
+        size, block_size = len(data), len(block)
+        if (
+            0 < size <= self.frame_bytes_max
+            and size <= self.window
+            and size <= stream.send_window
+            and block_size <= FRAME_BYTES_MIN
+            and not self.before_block
+        ):  # nearly every unary call: two frames at once
+            self.window -= size
+            stream.send_window -= size
+            if ends:
+                stream.state = ENDING | ENDED
+            pack = HEAD.pack
+            self.out += (
+                pack(block_size >> 8, block_size & 0xFF, HEADERS, END_HEADERS, stream.id),
+                block,
+                pack(size >> 8, size & 0xFF, DATA, END_STREAM if ends else 0, stream.id),
+                data,
+            )
+        else:
+            self.headers(stream, block, ends and not data)
+            if data:
+                self.data(stream, data, ends)
+
     def headers(self, stream: Stream, block: bytes, ends: bool) -> None:
         """Sends a header block, after the data that waits. The caller has checked that it may."""
         if ends:

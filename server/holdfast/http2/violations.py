@@ -36,6 +36,12 @@ def on_stream(kind: int, stream_id: int) -> ConnectionFailedError:
     return failed(ErrorCode.PROTOCOL_ERROR, f"a {kind_name(kind)} frame on stream {stream_id}; it belongs to stream 0")
 
 
+def never_opened(kind: int, stream_id: int) -> ConnectionFailedError:
+    """A frame of a stream that is idle, or was jumped over: RFC 9113 §5.1 and §5.1.1."""
+    message = f"a {kind_name(kind)} frame on stream {stream_id}, which was never opened"
+    return failed(ErrorCode.PROTOCOL_ERROR, message)
+
+
 def malformed(stream_id: int, fields: Fields, wanted: str) -> StreamFailedError:
     """A field section that is none, or not the one that has to come: RFC 9113 §8.1.1."""
     why = fields.problem or (
