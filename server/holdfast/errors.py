@@ -318,6 +318,17 @@ class HoldfastError(Exception):
     def __str__(self) -> str:
         return f"{self.reason.name}: {self.message}"
 
+    def __copy__(self) -> "HoldfastError":
+        """The same refusal for another caller: an error that is raised takes on where."""
+        return HoldfastError(
+            self.reason,
+            self.message,
+            subject=self.subject,
+            field_violations=self.field_violations,
+            retry_after_s=self.retry_after_s,
+            metadata=self.metadata,
+        )
+
     def to_status(self) -> Status:
         """The error as `google.rpc.Status`: ErrorInfo first, then the detail that fits its code."""
         info = ErrorInfo(reason=self.reason.name, domain=DOMAIN, metadata=self.metadata)

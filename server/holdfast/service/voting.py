@@ -5,6 +5,7 @@ after the other, and half of them decided anew.
 """
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 
 from holdfast.coordination.v1.decision_service_pb2 import CastVoteRequest, Decision
@@ -79,7 +80,7 @@ class Voting:
             outcomes = await self._decide([request for request, _ in some])
         except BaseException as error:
             for _, counted in some:
-                _tell(counted, error)
+                _tell(counted, copy.copy(error))  # each caller's own: what is raised takes on where
             if not isinstance(error, Exception):
                 raise
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.service.context import CallContext
 from holdfast.service.janitor import Janitor
 from holdfast.serving.decision_metrics import DecisionMetrics
+from holdfast.store.batching import WriteRefusedError
+from holdfast.store.interface import Change
 from holdfast.store.memory import MemoryStore
 from support.deciding import agent, electors, opened, read, refused, vote
 from support.replica import CALL, PARENT, Clock, Replica, replica
@@ -138,6 +141,29 @@ async def test_votes_at_the_same_moment_settle_it_once() -> None:
         assert [each.reason for each in late if isinstance(each, HoldfastError)] == [Reason.DECISION_CLOSED]
         last = await read(here, decision)
         assert (last.state, len(last.votes)) == (pb.DECISION_STATE_DECIDED, 3)
+
+
+class FullStore(MemoryStore):
+    """Refuses every write once it is full."""
+
+    is_full = False
+
+    async def _write(self, changes: Sequence[Change]) -> None:
+        if self.is_full:
+            raise WriteRefusedError("its disk is full")
+        await super()._write(changes)
+
+
+async def test_votes_that_fail_together_each_get_an_error_of_their_own() -> None:
+    """Raising an error adds to it where it was raised, and a call lets go of that once it has answered."""
+    store = FullStore()
+    async with replica(store) as here:
+        decision = await opened(here, "a b c d")
+        store.is_full = True
+        outcomes = await asyncio.gather(*(vote(here, decision, name) for name in "abc"), return_exceptions=True)
+        failed = [each for each in outcomes if isinstance(each, HoldfastError)]
+        assert [(each.reason, each.message) for each in failed] == [(Reason.STORE_UNAVAILABLE, failed[0].message)] * 3
+        assert len(set(map(id, failed))) == 3
 
 
 async def test_a_quorum_of_nobody_divides_by_nothing() -> None:
