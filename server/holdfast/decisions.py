@@ -76,10 +76,12 @@ class Decisions(Part):
         return (entry for name in list(self._ended) if (entry := self.get(name)) is not None)
 
     def take_changes(self) -> Sequence[Changed]:
-        """The decisions that changed, each under its namespace's topic."""
+        """The decisions that changed, each under its namespace's topic; each is put together once for a revision."""
         if not self._touched:
             return ()
         touched, self._touched = self._touched, {}
+        for name in touched:
+            self._put_together(name)
         return [_changed(name, before, self._entries.get(name)) for name, before in touched.items()]
 
     def kinds(self) -> Mapping[str, Kind]:
@@ -92,11 +94,11 @@ class Decisions(Part):
 
     def _put_record(self, name: str, put: KeyValue) -> None:
         self._records[name] = DecisionRecord.FromString(put.value)
-        self._note(name)
+        self._touch(name)
 
     def _put_state(self, name: str, put: KeyValue) -> None:
         self._states[name] = DecisionStateRecord.FromString(put.value), put.mod_revision
-        self._note(name)
+        self._touch(name)
 
     def _put_vote(self, name: str, put: KeyValue) -> None:
         decision, _, _ = name.rpartition("/")
@@ -104,7 +106,7 @@ class Decisions(Part):
         vote.revision = put.mod_revision
         others = {agent: each for agent, each in self._votes.get(decision, {}).items() if agent != vote.agent}
         self._votes[decision] = {**others, vote.agent: vote}
-        self._note(decision)
+        self._touch(decision)
 
     def _state_revision(self, name: str) -> int:
         _, mod_revision = self._states.get(name, (None, 0))
@@ -129,14 +131,16 @@ class Decisions(Part):
         self.ended_bytes -= self._ended.pop(name, 0)
         self._listener.clear(name)
 
-    def _note(self, name: str) -> None:
-        """Says when something must happen to a decision if nobody does anything; remembers when it has ended."""
+    def _touch(self, name: str) -> None:
+        self._touched.setdefault(name, self._entries.get(name))
+
+    def _put_together(self, name: str) -> None:
+        """Makes the decision of its records, and says when something must happen to it if nobody does anything."""
         record, state = self._records.get(name), self._states.get(name)
-        if record is None or state is None:  # others of its records are yet to come
+        if record is None or state is None:  # it is gone
             return
         entry = DecisionEntry(record, *state, self._votes.get(name, {}))
         before = self._entries.get(name)
-        self._touched.setdefault(name, before)
         if before is None:
             self._names.add(name)
         self._entries[name] = entry

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -119,9 +118,7 @@ def rules_of(decision: Decision) -> Rules:
     return Rules(
         method=decision.method,
         options=[option.id for option in decision.options],
-        weights={
-            elector.agent: counting.exact(elector.weight) if weighs else Fraction(1) for elector in decision.electors
-        },
+        weights={elector.agent: counting.exact(elector.weight if weighs else 1.0) for elector in decision.electors},
         threshold=counting.exact(decision.threshold),
         quorum=counting.exact(decision.quorum),
         may_change=decision.allow_vote_change,
