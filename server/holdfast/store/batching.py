@@ -60,7 +60,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Batch:
-    """Transactions decided in order, each seeing those before it."""
+    """Transactions decided in order, each seeing those before it. `mod_revisions` is 0 for a key that is deleted."""
 
     changes: list[Change] = field(default_factory=list)
     outcomes: list[tuple[_Waiting, Committed | Conflict]] = field(default_factory=list)
@@ -102,7 +102,7 @@ class BatchingStore(ABC):
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
         self._recent = RecentChanges()
-        self._advanced: asyncio.Future[None] | None = None
+        self._advanced = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._last_batch = 1
         self._is_refusing = False
@@ -224,7 +224,7 @@ class BatchingStore(ABC):
             if position < self._compact_revision:
                 raise compacted(from_revision, self._compact_revision)
             if position >= self._revision:
-                await self._next_advance()
+                await self._advanced.wait()
                 continue
             changes = await self._read_changes(position)
             position = changes[-1].revision
@@ -345,25 +345,21 @@ class BatchingStore(ABC):
 
     def _decide(self, waiting: Sequence[_Waiting]) -> _Batch:
         batch = _Batch()
-        revision = self._revision
+        revision, there, written = self._revision, self._mod_revisions, batch.mod_revisions
         for waited in waiting:
             txn = waited.txn
-            if any(self._mod_revision(batch, key) != expected for key, expected in txn.compares):
+            if any(written.get(key, there.get(key, 0)) != expected for key, expected in txn.compares):
                 batch.outcomes.append((waited, Conflict(revision)))
                 continue
-            deletes = tuple(key for key in txn.deletes if self._mod_revision(batch, key))
+            deletes = tuple(key for key in txn.deletes if written.get(key, there.get(key, 0)))
             if txn.puts or deletes:
                 revision += 1
                 puts = tuple(KeyValue(key, value, revision) for key, value in txn.puts)
-                change = Change(revision, puts, deletes)
-                batch.changes.append(change)
-                batch.mod_revisions.update(_mod_revisions_of((change,)))
+                batch.changes.append(Change(revision, puts, deletes))
+                written.update((key, revision) for key, _ in txn.puts)
+                written.update((key, 0) for key in deletes)
             batch.outcomes.append((waited, Committed(revision)))
         return batch
-
-    def _mod_revision(self, batch: _Batch, key: str) -> int:
-        written = batch.mod_revisions.get(key)
-        return self._mod_revisions.get(key, 0) if written is None else written
 
     def _apply(self, changes: Sequence[Change], mod_revisions: dict[str, int]) -> None:
         if not changes:
@@ -375,16 +371,10 @@ class BatchingStore(ABC):
                 self._mod_revisions.pop(key, None)
         self._recent.extend(changes)
         self._revision = changes[-1].revision
-        if self._advanced is not None:
-            self._advanced.set_result(None)
-            self._advanced = None
+        advanced, self._advanced = self._advanced, asyncio.Event()
+        advanced.set()  # before those who wrote are told, so that a view has it when they look
 
     # Watching.
-
-    def _next_advance(self) -> asyncio.Future[None]:
-        if self._advanced is None:
-            self._advanced = asyncio.get_running_loop().create_future()
-        return asyncio.shield(self._advanced)
 
     async def _read_changes(self, after: int) -> Sequence[Change]:
         """At least one change after a revision that is not the newest."""
@@ -398,12 +388,3 @@ class BatchingStore(ABC):
         if not known or known[0].revision != after + 1:  # a compaction came in between
             raise compacted(after + 1, self._compact_revision)
         return known
-
-
-def _mod_revisions_of(changes: Sequence[Change]) -> dict[str, int]:
-    """Revision by key written, 0 for keys deleted."""
-    revisions: dict[str, int] = {}
-    for change in changes:
-        revisions.update((put.key, change.revision) for put in change.puts)
-        revisions.update((key, 0) for key in change.deletes)
-    return revisions
