@@ -135,7 +135,7 @@ class Transport:
         read = _reader(GetMessageClass(method.input_type))
         match kind:
             case "unary":
-                return grpc.unary_unary_rpc_method_handler(call.unary, read, _serialise)
+                return grpc.unary_unary_rpc_method_handler(call.unary, read)
             case "server_stream":
                 return grpc.unary_stream_rpc_method_handler(call.server_stream, read, _serialise)
             case "bidi_stream":
@@ -165,15 +165,15 @@ class _Call:
         self._observer = observer
         self._room = room
 
-    async def unary(self, request: Message | HoldfastError, context: GrpcContext) -> Message:
-        """A unary call."""
+    async def unary(self, request: Message | HoldfastError, context: GrpcContext) -> bytes:
+        """A unary call. Its response is serialised here, since to ask for its size would cost as much once more."""
         waiting = [request]
         del request  # frames of an abort go with the collector only, and must not hold megabytes
 
-        async def answer(call: CallContext) -> Message:
+        async def answer(call: CallContext) -> bytes:
             asked = _checked(waiting.pop())
-            response: Message = await self._handler(asked, call)
-            give_back = await self._room.take(call.client, response.ByteSize())
+            response = _serialise(await self._handler(asked, call))
+            give_back = await self._room.take(call.client, len(response))
             if give_back is not None:
                 context.add_done_callback(cast("Any", give_back))  # the stubs take no function
             return response
@@ -215,8 +215,8 @@ class _Call:
             self._streams.leave(task)
 
     async def _carry(
-        self, answer: Callable[[CallContext], Awaitable[Message | None]], context: GrpcContext
-    ) -> Message | None:
+        self, answer: Callable[[CallContext], Awaitable[bytes | None]], context: GrpcContext
+    ) -> bytes | None:
         """Runs one call: its id, its count, its time, and its error if it has one."""
         started_s = time.perf_counter()
         self._observer.started()
