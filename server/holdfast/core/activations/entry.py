@@ -53,6 +53,10 @@ ENDED = frozenset({SUCCEEDED, FAILED, DEAD_LETTERED, CANCELLED, TIMED_OUT})
 """States that are final, but that RequeueActivation leads out of DEAD_LETTERED."""
 
 
+COPIED_BYTES_MAX = 16 << 10
+"""Largest payload that is copied with the rest and dropped: field by field, the rest takes 15 µs instead of 1."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActivationEntry:
     """An activation as stored, with the agent it names as its owner, as that is at the same revision."""
@@ -172,6 +176,10 @@ def shown(entry: ActivationEntry, *, is_brief: bool = False) -> Activation:
 
 
 def _copy_without_payload(whole: Activation, brief: Activation) -> None:
+    if len(whole.payload) <= COPIED_BYTES_MAX:
+        brief.CopyFrom(whole)
+        brief.ClearField("payload")
+        return
     for field, value in whole.ListFields():
         if field.name == "payload":
             continue
