@@ -37,6 +37,7 @@ from holdfast.store.batching import BatchingStore
 from holdfast.store.interface import KeyValue, Txn
 from holdfast.view import View
 from support import planted_decisions, planted_locks
+from support.planted_work import PLANTED_WORK
 
 
 @contextlib.contextmanager
@@ -267,9 +268,10 @@ BUGS: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
 
 def main() -> None:
     """`NAME ARGS…`: runs `holdfast ARGS…` with a bug."""
-    if len(sys.argv) < 2 or sys.argv[1] not in BUGS:
-        sys.exit(f"which bug? One of {', '.join(BUGS)}, then the arguments of holdfast")
-    plant, _ = BUGS[sys.argv[1]]
+    known = {**BUGS, **PLANTED_WORK}
+    if len(sys.argv) < 2 or sys.argv[1] not in known:
+        sys.exit(f"which bug? One of {', '.join(known)}, then the arguments of holdfast")
+    plant, _ = known[sys.argv[1]]
     with plant():
         cli.main(sys.argv[2:])
 

@@ -11,6 +11,11 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from holdfast.coordination.v1.activation_service_pb2_grpc import ActivationServiceStub
+from holdfast.coordination.v1.decision_service_pb2_grpc import DecisionServiceStub
+from holdfast.coordination.v1.election_service_pb2_grpc import ElectionServiceStub
+from holdfast.coordination.v1.handoff_service_pb2_grpc import HandoffServiceStub
+from holdfast.coordination.v1.lock_service_pb2_grpc import LockServiceStub
 from holdfast.errors import Reason
 from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest, WatchAgentsRequest
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
@@ -34,6 +39,10 @@ EVERYONE = "liveness = AGENT_LIVENESS_LIVE OR liveness = AGENT_LIVENESS_EXPIRED"
 """Filter that leaves nobody out."""
 
 
+COORDINATION = (ActivationServiceStub, DecisionServiceStub, HandoffServiceStub, LockServiceStub, ElectionServiceStub)
+"""Services beside those of agents and leases."""
+
+
 class Connection:
     """One server's life as its clients see it: a channel of its own, and the history that every call goes into."""
 
@@ -44,6 +53,7 @@ class Connection:
         self._channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._agents: Any = AgentRegistryServiceStub(self._channel)
         self._leases: Any = LeaseServiceStub(self._channel)
+        self._services: list[Any] = [self._agents, self._leases, *(stub(self._channel) for stub in COORDINATION)]
 
     async def __aenter__(self) -> "Connection":
         return self
@@ -53,7 +63,7 @@ class Connection:
 
     async def call(self, process: str, op: str, request: Message) -> Any:
         """A unary call; None if it failed."""
-        stub = getattr(self._agents, op, None) or getattr(self._leases, op)
+        stub = self._stub(op)
         call = self.history.invoke(process, op, request)
         try:
             response = await stub(request, timeout=CALL_TIMEOUT_S)
@@ -63,6 +73,13 @@ class Connection:
             return None
         self.history.ok(process, call, op, response)
         return response
+
+    def stream(self, op: str, request: Message) -> AsyncIterator[Any]:
+        """The messages of a call that streams; the history knows nothing of them."""
+        return self._stub(op)(request)  # type: ignore[no-any-return]
+
+    def _stub(self, op: str) -> Any:
+        return next(found for service in self._services if (found := getattr(service, op, None)) is not None)
 
     @contextlib.asynccontextmanager
     async def keeping(self, process: str) -> AsyncIterator["Keeping"]:
