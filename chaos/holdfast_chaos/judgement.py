@@ -26,7 +26,7 @@ from holdfast_slo.openslo import Objective
 from holdfast_slo.phases import BASELINE, FAULT_PREFIX
 from holdfast_slo.prometheus import Prometheus, PrometheusError, Series
 from holdfast_slo.reasons import Code, VerdictWord
-from holdfast_slo.report import Timeline, TimelinePoint
+from holdfast_slo.report import FleetPoint, Timeline, TimelinePoint
 from holdfast_slo.verdict import (
     CallCount,
     CheckResult,
@@ -383,8 +383,8 @@ class NoSource:
         return []
 
 
-def timeline_of(evidence: Evidence, calls: Iterable[Call]) -> Timeline:
-    """The load over time beside the control path, for the report."""
+def timeline_of(evidence: Evidence, calls: Iterable[Call], fleet: Sequence[FleetPoint] = ()) -> Timeline:
+    """The load over time beside the control path, and what the fleet did, for the report."""
     control = defaultdict(list)
     for sample in evidence.control:
         if sample.latency_ms is not None:
@@ -401,4 +401,6 @@ def timeline_of(evidence: Evidence, calls: Iterable[Call]) -> Timeline:
         )
         for bucket in timeline(calls, BUCKET_S)
     ]
-    return Timeline(points=tuple(points), bucket_s=BUCKET_S, phases=tuple(evidence.windows))
+    ends_s = evidence.windows[-1].end_s if evidence.windows else 0.0
+    within = tuple(point for point in fleet if point.t_s < ends_s)  # callers wait longer for what they asked for
+    return Timeline(points=tuple(points), bucket_s=BUCKET_S, phases=tuple(evidence.windows), fleet=within)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from holdfast.cli import InputError
-from holdfast_chaos import bundle, coordination_checks, judgement, stand
+from holdfast_chaos import bundle, coordination_checks, fleet_course, judgement, stand
 from holdfast_chaos.experiment import Resolved
 from holdfast_chaos.faults import FaultError
 from holdfast_chaos.interrupts import Interrupts, ended_by_the_user
@@ -24,10 +24,11 @@ from holdfast_chaos.runs import RunsError
 from holdfast_chaos.toxiproxy import ToxiproxyError
 from holdfast_chaos.watchdog import CleanupError, WatchdogError, guarded
 from holdfast_loadtests.engine import LoadError
+from holdfast_loadtests.fleet.history import HistoryError
 from holdfast_loadtests.records import Call, RecordError, read_calls
 from holdfast_slo.prometheus import Prometheus, PrometheusError
 from holdfast_slo.reasons import Code
-from holdfast_slo.report import write_bundle
+from holdfast_slo.report import FleetPoint, write_bundle
 from holdfast_slo.verdict import Reason, Verdict
 
 _COULD_NOT_START = (
@@ -147,9 +148,17 @@ def _conclude(resolved: Resolved, findings: Findings, out: Path, command: str) -
     counters = {f"proofs/{selector}": read for selector, read in readings.counters.items()}
     series = {name: [asdict(item) for item in read] for name, read in {**readings.series, **counters}.items()}
     try:
-        write_bundle(out, verdict, judgement.timeline_of(evidence, findings.calls))
+        write_bundle(out, verdict, judgement.timeline_of(evidence, findings.calls, _fleet(out / bundle.HISTORY)))
         (out / bundle.SAMPLES).write_text(json.dumps(series), encoding="utf-8")
     except OSError as error:
         raise UnwrittenError(out, verdict, error) from error
     bundle.drop_scratch(out)
     return verdict
+
+
+def _fleet(histories: Path) -> tuple[FleetPoint, ...]:
+    """What the fleet did, for the report; nothing of histories that are damaged, which checks say."""
+    try:
+        return fleet_course.course(coordination_checks.load(histories), time.time() - time.monotonic())
+    except (HistoryError, OSError, KeyError, TypeError):
+        return ()

@@ -5,8 +5,10 @@ import shutil
 import pytest
 from playwright.async_api import async_playwright
 
+from holdfast_slo.phases import PhaseWindow
 from holdfast_slo.report import write_bundle
 from support import verdicts
+from support.verdicts import START_S
 
 ARGS = [
     "--no-sandbox",
@@ -28,9 +30,9 @@ async def browser():
         await browser.close()
 
 
-async def opened(browser, folder, verdict, width=1200, **options):
+async def opened(browser, folder, verdict, width=1200, fleet=(), timeline=None, **options):
     """The page of a verdict, with what it complained of and asked the network for."""
-    write_bundle(folder, verdict, verdicts.timeline())
+    write_bundle(folder, verdict, timeline or verdicts.timeline(fleet=fleet))
     context = await browser.new_context(viewport={"width": width, "height": 900}, **options)
     await context.set_offline(True)
     page = await context.new_page()
@@ -81,6 +83,38 @@ async def test_the_plot_has_a_visible_labelled_band_for_each_fault(browser, tmp_
     slow = await plot.locator('rect[data-fault="slow-net"]').bounding_box()
     crash = await plot.locator('rect[data-fault="crash"]').bounding_box()
     assert slow["x"] + slow["width"] < crash["x"]
+
+
+@pytest.mark.parametrize(("width", "size"), [(1200, "wide"), (390, "narrow")])
+async def test_a_fleet_has_plots_of_its_work_and_of_who_is_there(browser, tmp_path, width, size):
+    page, complaints, _ = await opened(browser, tmp_path, verdicts.passing(), width, verdicts.fleet())
+    assert await page.get_by_text("Agents heard from").first.is_visible()
+    work, fleet = page.locator(f"svg.work.{size}"), page.locator(f"svg.fleet.{size}")
+    assert (await work.locator("rect.error").count(), await work.locator("rect.good").count()) == (10, 55)
+    line = await fleet.locator("path.series").bounding_box()
+    assert line["width"] > width / 2
+    assert line["height"] > 15
+    assert complaints == []
+
+
+async def test_a_run_without_a_fleet_has_no_plots_of_one(browser, tmp_path):
+    page, _, _ = await opened(browser, tmp_path, verdicts.passing())
+    assert await page.locator("#fleet").count() == 0
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+async def test_labels_of_faults_close_to_each_other_do_not_overlap(browser, tmp_path, width):
+    names = ["fault:" + "-".join(["a", "rather", "long", "name", str(number)]) for number in range(4)]
+    windows = [PhaseWindow(name, START_S + 10 + 8 * n, START_S + 14 + 8 * n) for n, name in enumerate(names)]
+    timeline = verdicts.timeline().model_copy(update={"phases": tuple(windows)})
+    page, _, _ = await opened(browser, tmp_path, verdicts.passing(), width, timeline=timeline)
+    labels = page.locator(f"svg.latency.{'wide' if width > 640 else 'narrow'} .of-fault")
+    boxes = [await labels.nth(number).bounding_box() for number in range(await labels.count())]
+    assert len(boxes) == len(names)
+    for number, one in enumerate(boxes):
+        for other in boxes[number + 1 :]:
+            apart = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+            assert apart or abs(one["y"] - other["y"]) >= 10
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1200])

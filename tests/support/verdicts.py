@@ -4,7 +4,7 @@ from math import sin
 
 from holdfast_slo.phases import PhaseWindow
 from holdfast_slo.reasons import Code
-from holdfast_slo.report import Timeline, TimelinePoint
+from holdfast_slo.report import FleetPoint, Timeline, TimelinePoint
 from holdfast_slo.statistics import clopper_pearson_lower, clopper_pearson_upper, decide_ratio, samples_needed
 from holdfast_slo.verdict import (
     CallCount,
@@ -172,7 +172,7 @@ def unclean():
     return Verdict.build(**parts(reasons=[reason]))
 
 
-def timeline(bucket_s=0.5):
+def timeline(bucket_s=0.5, fleet=()):
     """Calls of 3 ms at rest, 100 ms slow in the first fault, and up to 2 s while the server is gone."""
     points = []
     for index in range(110):
@@ -192,4 +192,18 @@ def timeline(bucket_s=0.5):
             )
         )
     windows = tuple(PhaseWindow(name, START_S + start, START_S + end) for name, start, end in PHASES)
-    return Timeline(points=tuple(points), bucket_s=bucket_s, phases=windows)
+    return Timeline(points=tuple(points), bucket_s=bucket_s, phases=windows, fleet=tuple(fleet))
+
+
+def fleet():
+    """Fifty agents, of which ten fall silent in the first fault, and work of which little then ends well."""
+    return [
+        FleetPoint(
+            t_s=START_S + at,
+            length_s=1.0,
+            ended_well=20 if not 15 <= at < 25 else 12,
+            ended_otherwise=0 if not 15 <= at < 25 else 3,
+            agents=50 if not 15 <= at < 25 else 40,
+        )
+        for at in range(55)
+    ]

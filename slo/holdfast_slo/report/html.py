@@ -23,6 +23,8 @@ def render(verdict: Verdict, timeline: Timeline) -> str:
         advice={code.value: REASONS[code] for code in Code},
         latency=_both(lambda width: charts.latency_chart(timeline, width, limit_ms)),
         errors=_both(lambda width: charts.error_chart(timeline, width)),
+        work=_both(lambda width: charts.work_chart(timeline, width)),
+        fleet=_both(lambda width: charts.fleet_chart(timeline, width)),
         has_control=any(point.control_p50_ms is not None for point in timeline.points),
         bucket_s=timeline.bucket_s,
     )

@@ -28,13 +28,27 @@ class TimelinePoint(Strict):
     control_p50_ms: Latency = None
 
 
+class FleetPoint(Strict):
+    """What a fleet of processes did in a stretch of time that begins at `t_s`, in unix seconds, from its histories.
+
+    `ended_well` and `ended_otherwise` count what callers saw end; `agents` are those heard from by its end.
+    """
+
+    t_s: float
+    length_s: Annotated[float, Field(gt=0)]
+    ended_well: Annotated[int, Field(ge=0)]
+    ended_otherwise: Annotated[int, Field(ge=0)]
+    agents: Annotated[int, Field(ge=0)]
+
+
 class Timeline(Strict):
-    """The buckets of a run in order of time, and its phases."""
+    """The buckets of a run in order of time, and its phases; of runs with a fleet, what that did."""
 
     schema_: Annotated[Literal["holdfast.timeline/v1"], Field(alias="schema")] = SCHEMA
     points: tuple[TimelinePoint, ...]
     bucket_s: Annotated[float, Field(gt=0)]
     phases: tuple[PhaseWindow, ...]
+    fleet: tuple[FleetPoint, ...] = ()
 
     def to_json(self) -> str:
         """The text of `timeline.json`."""
