@@ -28,10 +28,10 @@ COUNT_MAX: Final = 100
 class Companion(Strict):
     """One entry of `processes`.
 
-    In `command` and `metrics`, `{proxy}` is the target through Toxiproxy, `{target}` the target itself, `{index}` the
-    number of the process, `{seed}` the run's, `{data}` a fresh folder that all share and `{history}` the folder whose
-    files `checks` read. A name out of `values` is its value; every other `{name}` a loopback address of the process's
-    own, which stays the same when it is restarted.
+    In `command` and `metrics`, `{proxy}` is the target through Toxiproxy, by a proxy of the process's own, `{target}`
+    the target itself, `{index}` the number of the process, `{seed}` the run's, `{data}` a fresh folder that all share
+    and `{history}` the folder whose files `checks` read. A name out of `values` is its value; every other `{name}` a
+    loopback address of the process's own, which stays the same when it is restarted.
     """
 
     command: list[str] = Field(min_length=1)
@@ -58,6 +58,11 @@ class Companion(Strict):
     def addresses(self) -> list[str]:
         """Names of the placeholders that are loopback addresses, in order of appearance."""
         return [name for name in self._named() if name not in self.values and name not in GIVEN]
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether each of its processes is told of a proxy of its own."""
+        return "proxy" in self._named()
 
     def names(self, entry: str) -> list[str]:
         """What its processes are called."""

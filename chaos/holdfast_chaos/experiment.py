@@ -358,6 +358,8 @@ def _fault(document: Document, index: int, entry: FaultEntryBase, experiment: Ex
     fault = entry.build()
     aimed_at = fault.needs_process()
     if aimed_at is None:
+        if problem := fault.problem_with(1):
+            raise document.error(("faults", index, fault.kind), problem)
         return fault
     counts = {name: entry.count for name, entry in experiment.processes.items()}
     if aimed_at not in counts and experiment.target.command is None:
@@ -368,6 +370,11 @@ def _fault(document: Document, index: int, entry: FaultEntryBase, experiment: Ex
     if aimed_at not in counts:
         raise document.error(
             ("faults", index, fault.kind, "target"), f"a process the run starts: {', '.join(sorted(counts))}"
+        )
+    if fault.on_paths and not experiment.processes[aimed_at].is_proxied:
+        raise document.error(
+            ("faults", index, fault.kind, "target"),
+            f"an entry with `{{proxy}}` in its `command`; {aimed_at!r} has none",
         )
     if problem := fault.problem_with(counts[aimed_at]):
         raise document.error(("faults", index, fault.kind), problem)

@@ -157,10 +157,14 @@ def _baseline_reason(result: ObjectiveResult) -> Reason | None:
 
 
 def fault_results(
-    evidence: Evidence, calls: Sequence[Call], lives: Lives, counters: Mapping[str, Sequence[Series]] = NOTHING_READ
+    evidence: Evidence,
+    calls: Sequence[Call],
+    lives: Lives,
+    counters: Mapping[str, Sequence[Series]] = NOTHING_READ,
+    seed: int = 0,
 ) -> list[FaultResult]:
     """What each fault did to traffic; one that was never injected is UNPROVEN."""
-    return [_fault_result(record, evidence, calls, lives, counters) for record in evidence.faults]
+    return [_fault_result(record, evidence, calls, lives, counters, seed) for record in evidence.faults]
 
 
 def _fault_result(
@@ -169,6 +173,7 @@ def _fault_result(
     calls: Sequence[Call],
     lives: Lives,
     counters: Mapping[str, Sequence[Series]],
+    seed: int,
 ) -> FaultResult:
     fault, baseline = record.fault, evidence.window(BASELINE)
     if record.injected_s is None or baseline is None:
@@ -178,12 +183,21 @@ def _fault_result(
         )  # fmt: skip
     window = Window(record.injected_s, record.healed_s or evidence.windows[-1].end_s)
     before = Window(baseline.start_s, baseline.end_s)
-    seen = Traffic(window, before, calls, evidence.control, lives, evidence.sightings, counters)
+    seen = Traffic(
+        window, before, calls, evidence.control, lives, evidence.sightings, counters,
+        evidence.paths, record.connected, seed, _in_force(record),
+    )  # fmt: skip
     proof = fault.prove(seen)
     return FaultResult(
         id=fault.id, kind=fault.kind, requested=proof.requested, observed=proof.observed, proof=proof.sentence,
         verdict=proof.verdict.value, injected_at=record.injected_s, healed_at=record.healed_s,
     )  # fmt: skip
+
+
+def _in_force(record: FaultRecord) -> Window | None:
+    if record.in_force_s is None or record.heal_began_s is None:
+        return None
+    return Window(record.in_force_s, record.heal_began_s)
 
 
 def recovery_result(
@@ -355,7 +369,7 @@ def conclude(
         ended_at=ended_s,
         phases=[Phase(name=window.name, start=window.start_s, end=window.end_s) for window in evidence.windows],
         objectives=readings.objectives or _unjudged(resolved.objectives),
-        faults=fault_results(evidence, calls, lives, readings.counters),
+        faults=fault_results(evidence, calls, lives, readings.counters, experiment.seed),
         load=load_result(summary) if summary else None,
         checks=[*check_results(experiment, calls), *checks],
         recovery=recovery_result(resolved.objectives, evidence, calls, experiment.recovery.within.total_seconds()),

@@ -93,8 +93,10 @@ def make_plan(resolved: Resolved) -> Plan:
 
 def _breaks(fault: Fault[Any], window: PlannedFault) -> str:
     where = fault.needs_process()
-    what = f"process {where!r}" if where else "the load's connections to the target, in Toxiproxy"
-    settings = fault.spec.model_dump_json(by_alias=True)
+    what = f"process {where!r}" if where else "all connections to the target, in Toxiproxy"
+    if where and fault.on_paths:
+        what = f"connections of {where!r} to the target, in Toxiproxy"
+    settings = fault.spec.model_dump_json(by_alias=True, exclude_none=True)
     return f"{what}: {fault.id} ({fault.kind} {settings}) for {window.for_s:g} s"
 
 

@@ -6,14 +6,19 @@ What the probe sees as well is the machine's or the target's doing, not the faul
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2
 
+from holdfast_loadtests.codes import error_class
+
 INTERVAL_S: Final = 0.05
+PATH_INTERVAL_S: Final = 0.2
+"""Between probes along the path of one process of many; enough for proofs of windows of some seconds."""
+
 DEADLINE_S: Final = 1.0
 SAMPLES_MAX: Final = 500_000
 """About seven hours; the oldest are dropped first."""
@@ -39,11 +44,17 @@ _CHANNEL_OPTIONS: Final = [
 
 @dataclass(frozen=True, slots=True)
 class ProbeSample:
-    """One probe. `t_s`: unix time it was sent; `latency_ms`: None if nobody answered, with the code in `error`."""
+    """One probe.
+
+    `t_s` and `ended_s`: unix time it was sent, and when its end was known; `latency_ms`: None if nobody answered, with
+    go-grpc's name of the code in `error` and what broke it in `error_class`, both as the load has them.
+    """
 
     t_s: float
     latency_ms: float | None
     error: str = ""
+    error_class: str = ""
+    ended_s: float = 0.0
 
 
 class ControlProbe:
@@ -73,9 +84,13 @@ class ControlProbe:
         """What was seen so far, the oldest first."""
         return tuple(self._samples)
 
+    def tell(self) -> None:
+        """Has the probing end, and does not wait for it."""
+        self._stopped.set()
+
     def stop(self) -> Sequence[ProbeSample]:
         """Ends the probing and returns what it saw. Repeatable."""
-        self._stopped.set()
+        self.tell()
         self._thread.join(DEADLINE_S + 1.0)
         self._channel.close()
         return self.samples()
@@ -93,9 +108,19 @@ class ControlProbe:
         try:
             self._check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
         except grpc.RpcError as error:
-            code = error.code()
-            if code in _NO_ANSWER:
-                return ProbeSample(sent_s, None, code.name)
+            if error.code() in _NO_ANSWER:
+                code = error.code().name.title().replace("_", "")
+                return ProbeSample(sent_s, None, code, error_class(code, error.details() or ""), time.time())
         except ValueError:  # the channel was closed under it by `stop`
-            return ProbeSample(sent_s, None, "CLOSED")
-        return ProbeSample(sent_s, (time.perf_counter() - began_s) * 1000.0)
+            return ProbeSample(sent_s, None, "Cancelled", "other", time.time())
+        took_s = time.perf_counter() - began_s
+        return ProbeSample(sent_s, took_s * 1000.0, ended_s=sent_s + took_s)
+
+
+def stop_all(probes: Iterable[ControlProbe]) -> None:
+    """Ends several, without waiting for each before the next is told."""
+    several = list(probes)
+    for probe in several:
+        probe.tell()
+    for probe in several:
+        probe.stop()

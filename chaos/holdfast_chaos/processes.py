@@ -220,6 +220,20 @@ class ManagedProcess:
             return process is not None and bool(process.status() == psutil.STATUS_STOPPED)
         return False
 
+    def is_connected_to(self, address: str) -> bool:
+        """Whether it, or anything it started, has a TCP connection to a port of this machine, as its system says.
+
+        The host of `address` is not compared: `127.0.0.1` may show as `::ffff:127.0.0.1`.
+        """
+        port = int(address.rpartition(":")[2])
+        for member in _members(self.identity) if self.alive() else ():
+            with contextlib.suppress(psutil.Error):
+                process = member.process()
+                for found in process.net_connections("tcp") if process is not None else ():
+                    if found.status == psutil.CONN_ESTABLISHED and found.raddr and found.raddr.port == port:
+                        return True
+        return False
+
     def wait(self, timeout_s: float) -> bool:
         """Waits for its end; False if it still runs after `timeout_s`."""
         return poll(lambda: not self.alive(), timeout_s)

@@ -6,8 +6,8 @@ both saw is the machine's. Pure: records in, numbers out. All times are unix sec
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -106,6 +106,21 @@ class Evidence:
     """What state the operating system said that processes were in."""
     counters: Mapping[str, Sequence[Series]] = field(default_factory=dict)
     """Samples of the target's counters that the fault reads, by selector; nothing where it exposes none."""
+    paths: Mapping[str, Sequence["ProbeSample"]] = field(default_factory=dict)
+    """Probes along the paths of processes of their own, by process."""
+    connected: Collection[str] = ()
+    """The processes that were connected to the target through a path of their own, as the operating system said when
+    the fault was injected or healed."""
+    seed: int = 0
+    """The run's, which chose among several."""
+    in_force: Window | None = None
+    """From when the injection was done to when the heal began: less than the window, which holds both."""
+
+    def along(self, hit: Iterable[str], spared: Iterable[str]) -> "Evidence":
+        """The same of the paths of some processes, `load`, against those of others, or the control path if none."""
+        probes = [sample for name in spared for sample in self.paths[name]]
+        load = [_PathCall(sample, name) for name in hit for sample in self.paths[name]]
+        return replace(self, load=load, control=probes or self.control)
 
     def grown(self, selector: str) -> float | None:
         """By how much a counter grew in the window, at least; None where it was not seen there."""
@@ -114,6 +129,32 @@ class Evidence:
             return None
         span = PhaseWindow("window", self.window.start_s, self.window.end_s)
         return sum(increase(one, [span.name], [span]).value for one in series)
+
+
+@dataclass(frozen=True, slots=True)
+class _PathCall:
+    """A probe along the path of a process, as a call."""
+
+    sample: "ProbeSample"
+    connection: object
+    method: str = "Check"
+    type: str = "unary"
+
+    @property
+    def sent_s(self) -> float:
+        return self.sample.t_s
+
+    @property
+    def done_s(self) -> float:
+        return self.sample.ended_s
+
+    @property
+    def code(self) -> str:
+        return "OK" if self.sample.latency_ms is not None else self.sample.error
+
+    @property
+    def error_class(self) -> str:
+        return self.sample.error_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +256,32 @@ def resets(evidence: Evidence) -> Resets:
         calls=sum(evidence.window.holds(call.done_s) for call in evidence.load),
         control_calls=len(probes),
         control_errors=sum(sample.latency_ms is None for sample in probes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Calls sent while a fault was in force, and how many were answered in it; `baseline_share` before."""
+
+    calls: int
+    answered: int
+    baseline_share: float
+    control_calls: int
+    control_answered: int
+
+
+def silence(evidence: Evidence) -> Silence:
+    """Counts who was answered while the fault was in force."""
+    window = evidence.in_force or evidence.window
+    during = [call for call in evidence.load if window.holds(call.sent_s) and call.type == "unary"]
+    before = [call for call in evidence.load if evidence.baseline.holds(call.sent_s) and call.type == "unary"]
+    probes = [sample for sample in evidence.control if window.holds(sample.t_s)]
+    return Silence(
+        calls=len(during),
+        answered=sum(call.error_class == "" and call.done_s < window.end_s for call in during),
+        baseline_share=sum(call.error_class == "" for call in before) / max(len(before), 1),
+        control_calls=len(probes),
+        control_answered=sum(sample.latency_ms is not None for sample in probes),
     )
 
 

@@ -19,7 +19,7 @@ from holdfast_chaos.events import on_client_metrics
 from holdfast_chaos.experiment import Resolved
 from holdfast_chaos.faults import Fault, FaultContext, FaultError
 from holdfast_chaos.journal import Journal
-from holdfast_chaos.probe import ControlProbe, ProbeSample
+from holdfast_chaos.probe import PATH_INTERVAL_S, ControlProbe, ProbeSample, stop_all
 from holdfast_chaos.processes import ManagedProcess, ProcessError, ProcessIdentity, ProcessLife
 from holdfast_chaos.progress import Progress, Scene
 from holdfast_chaos.proof import Sighting
@@ -55,6 +55,11 @@ class FaultRecord:
     fault: Fault[Any]
     injected_s: float | None = None
     healed_s: float | None = None
+    in_force_s: float | None = None
+    """When its injection was done."""
+    heal_began_s: float | None = None
+    connected: set[str] = field(default_factory=set)
+    """The processes it aims at that had a connection by a path of their own when it began or ended."""
 
 
 @dataclass
@@ -71,6 +76,8 @@ class Evidence:
     target_address: str = ""
     sightings: list[Sighting] = field(default_factory=list)
     """The processes that a fault aims at, ten times a second while it is in force."""
+    paths: dict[str, Sequence[ProbeSample]] = field(default_factory=dict)
+    """Probes along the paths of processes whose connections a fault aims at, by process."""
 
     def window(self, phase: str) -> PhaseWindow | None:
         """The first window of that name."""
@@ -139,6 +146,8 @@ class Runner:
         self._sources = Sources(self._prometheus, self._given)
         probe = ControlProbe(self._stand.target_address)
         stack.callback(probe.stop)
+        paths = self._probe_paths()
+        stack.callback(stop_all, paths.values())
         try:
             self._conduct(gate)
         except EndEarly as end:
@@ -150,7 +159,9 @@ class Runner:
             message = "ended by the user before its last phase was over"
             self.evidence.reasons.append(Reason(code="INTERRUPTED", subject="run", message=message))
         self._leave_phase()
-        self.evidence.control = probe.stop()
+        stop_all([probe, *paths.values()])
+        self.evidence.control = probe.samples()
+        self.evidence.paths = {name: each.samples() for name, each in paths.items()}
         self._end_load(judge)
 
     def lives(self) -> dict[str, tuple[ProcessLife, ...]]:
@@ -204,12 +215,16 @@ class Runner:
         fault, context = record.fault, self._fault_context()
         self._journal.write("intent", fault=fault.id, kind=fault.kind, undo=fault.undo_record(context))
         self._enter(window.phase, window.for_s)
-        self._watched = members(fault.needs_process() or "", self._processes)
-        self._down_on_purpose = self._watched if fault.stops_target else ()
+        aimed_at = members(fault.needs_process() or "", self._processes)
+        self._watched = () if fault.on_paths else aimed_at
+        self._down_on_purpose = aimed_at if fault.stops_target else ()
         try:
+            record.connected |= self._connected(fault, aimed_at)
             record.injected_s = time.time()
             self._inject(fault, context)
+            record.in_force_s = time.time()
             self._hold(window.for_s)
+            record.connected |= self._connected(fault, aimed_at)
         except EndEarly as end:
             self.evidence.reasons.append(end.reason)  # the heal may fail as well, and must not hide it
             raise
@@ -217,6 +232,12 @@ class Runner:
             self._watched = ()
             self._heal(record, context)
             self._down_on_purpose = ()
+
+    def _connected(self, fault: Fault[Any], aimed_at: Sequence[str]) -> set[str]:
+        if not fault.on_paths:
+            return set()
+        paths = self._stand.paths
+        return {name for name in aimed_at if name in paths and self._processes[name].is_connected_to(paths[name])}
 
     def _inject(self, fault: Fault[Any], context: FaultContext) -> None:
         try:
@@ -227,6 +248,7 @@ class Runner:
         self._progress.say(f"injected {fault.id} ({fault.kind})")
 
     def _heal(self, record: FaultRecord, context: FaultContext) -> None:
+        record.heal_began_s = time.time()
         try:
             self._journal.write("heal_started", fault=record.fault.id)
         finally:  # a journal that cannot be written is no reason to leave a fault in force
@@ -250,6 +272,12 @@ class Runner:
         record.healed_s = time.time()
         self._journal.write("healed", fault=fault.id)
         self._progress.say(f"healed   {fault.id}")
+
+    def _probe_paths(self) -> dict[str, ControlProbe]:
+        """Probes along the path of each process of the entries whose connections a fault aims at."""
+        entries = {fault.needs_process() for fault in self._resolved.faults if fault.on_paths} - {None}
+        names = {name for entry in entries for name in members(str(entry), self._stand.paths)}
+        return {name: ControlProbe(self._stand.paths[name], PATH_INTERVAL_S) for name in sorted(names)}
 
     # ── load
 
@@ -342,7 +370,7 @@ class Runner:
     def _fault_context(self) -> FaultContext:
         return FaultContext(
             toxiproxy=self._stand.toxiproxy,
-            proxy_name=PROXY_NAME,
+            proxies=(PROXY_NAME, *self._stand.paths),
             processes=self._stand.processes,
             seed=self._resolved.experiment.seed,
         )

@@ -2,7 +2,7 @@
 
     load ──► Toxiproxy ──► target          the faulted path
     control probe ───────► target          the untouched path
-    further processes ───► target          by whichever path their commands say
+    further processes ───► target          by whichever their commands say: each has a proxy of its own in Toxiproxy
     Prometheus scrapes load, target and further processes
 
 Every start is journalled, so that another process can stop what is left if this one dies, and everything is stopped in
@@ -32,6 +32,8 @@ from holdfast_chaos.toxiproxy import Toxiproxy
 from holdfast_slo.prometheus import Prometheus
 
 PROXY_NAME = "target"
+"""The load's proxy; those of further processes are called as the process is."""
+
 NEEDED = ("toxiproxy-server", "prometheus")
 """Tools that every run starts."""
 
@@ -54,6 +56,8 @@ class Stand:
     versions: dict[str, str] = field(default_factory=dict)
     companion_metrics: dict[str, str] = field(default_factory=dict)
     """URLs of the further processes' metrics, by process."""
+    paths: dict[str, str] = field(default_factory=dict)
+    """Where each process that has a proxy of its own reaches the target, by process."""
 
 
 def require(experiment: Experiment) -> None:
@@ -146,9 +150,12 @@ class StandBuilder:
             },
             "index": str(index),
             "seed": str(seed),
-            "proxy": stand.proxy_address,
             "target": stand.target_address,
         }
+        if entry.is_proxied:
+            (port,) = self._reserve(1)
+            listen = f"127.0.0.1:{port}"
+            given["proxy"] = stand.paths[name] = stand.toxiproxy.create_proxy(name, stand.target_address, listen)
         url = entry.filled(entry.metrics, given) if entry.metrics else None
         if url:
             stand.companion_metrics[name] = url

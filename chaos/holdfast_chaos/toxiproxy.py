@@ -1,13 +1,14 @@
 """The one adapter around toxiproxy-python.
 
 The library keeps host and port on a class for the whole interpreter, sets no timeouts, obeys proxies of the
-environment, and takes most failures for successes. Here every exchange happens under one lock, with an explicit
-timeout, and every answer is checked; what was set is read back.
+environment, and takes most failures for successes. Here exchanges with one Toxiproxy wait for those with another, each
+has an explicit timeout, and every answer is checked; what was set is read back.
 """
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import requests
@@ -23,7 +24,9 @@ TIMEOUT_S: Final = 10.0
 _LEFT_TO_LIBRARY: Final = {400, 404, 409}
 """Status codes toxiproxy-python turns into exceptions of its own."""
 
-_LOCK: Final = threading.Lock()
+_TURN: Final = threading.Condition()
+_in_use: dict[str, int] = {}
+"""The address that exchanges go on with, and how many do: the library has one for the whole interpreter."""
 
 ResultT = TypeVar("ResultT")
 
@@ -154,10 +157,25 @@ class Toxiproxy:
     def _proxy(self, name: str) -> Proxy:
         return Proxy(name=name, upstream="", listen="", enabled=True)
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Lets exchanges with this address go on side by side, once those with another are over."""
+        with _TURN:
+            _TURN.wait_for(lambda: not _in_use or self.address in _in_use)
+            self._library.update_api_consumer(self._host, self._port)
+            _in_use[self.address] = _in_use.get(self.address, 0) + 1
+        try:
+            yield
+        finally:
+            with _TURN:
+                _in_use[self.address] -= 1
+                if not _in_use[self.address]:
+                    del _in_use[self.address]
+                    _TURN.notify_all()
+
     def _call(self, action: str, operation: Callable[[], ResultT]) -> ResultT:
         try:
-            with _LOCK:
-                self._library.update_api_consumer(self._host, self._port)
+            with self._turn():
                 return operation()
         except (InvalidToxic, NotFound, ProxyExists) as error:
             raise ToxiproxyError(f"Toxiproxy at {self.address} refused to {action}: {_text(error)}") from error

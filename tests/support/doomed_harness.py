@@ -47,7 +47,7 @@ def start(journal: Journal | None, name: str, code: str, out: Path) -> ManagedPr
 
 def main() -> None:
     out, address, proxy, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-    context = FaultContext(Toxiproxy(address), proxy)
+    context = FaultContext(Toxiproxy(address), [proxy])
     fault = KINDS["latency"]("slow", KINDS["latency"].model.model_validate({"delay": "300ms"}))
     with (unwatched if mode == "unwatched" else watched)(out) as journal:
         processes = [start(journal, "journalled", DEAF, out), start(None, "unjournalled", MEEK, out)]

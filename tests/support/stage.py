@@ -57,7 +57,7 @@ class Stage:
 
     @property
     def context(self) -> FaultContext:
-        return FaultContext(toxiproxy=self.toxiproxy, proxy_name=PROXY, processes={"server": self.server})
+        return FaultContext(toxiproxy=self.toxiproxy, proxies=(PROXY,), processes={"server": self.server})
 
 
 def options() -> list[tuple[str, int]]:
@@ -123,7 +123,8 @@ def stage(folder: Path) -> Iterator[Stage]:
 class Callers:
     """Calls an address from several connections, each in a thread, from construction until `stop`."""
 
-    def __init__(self, address: str, connections: int = 6, interval_s: float = 0.02) -> None:
+    def __init__(self, address: str, connections: int = 6, interval_s: float = 0.02, timeout_s: float = 2.0) -> None:
+        self._timeout_s = timeout_s
         self.calls: list[SeenCall] = []
         self._stopped = threading.Event()
         self._threads = [
@@ -145,7 +146,7 @@ class Callers:
                 sent_s = time.time()
                 code, details = "OK", ""
                 try:
-                    check(health_pb2.HealthCheckRequest(), timeout=2.0)
+                    check(health_pb2.HealthCheckRequest(), timeout=self._timeout_s)
                 except grpc.RpcError as error:
                     code, details = error.code().name.title().replace("_", ""), error.details() or ""
                 kind = error_class(code, details)

@@ -12,11 +12,12 @@ from holdfast_chaos.faults.kill import KillFault
 from holdfast_chaos.faults.latency import LatencyFault
 from holdfast_chaos.faults.pause import PauseFault
 from holdfast_chaos.faults.reset_peer import ResetPeerFault
+from holdfast_chaos.faults.timeout import TimeoutFault
 
 __all__ = ["KINDS", "Availability", "Fault", "FaultContext", "FaultError", "Support", "undo"]
 
 KINDS: Final[Mapping[str, type[Fault[Any]]]] = {
-    fault.kind: fault for fault in (LatencyFault, ResetPeerFault, KillFault, PauseFault)
+    fault.kind: fault for fault in (LatencyFault, ResetPeerFault, TimeoutFault, KillFault, PauseFault)
 }
 """Every kind of fault by its key in an experiment."""
 

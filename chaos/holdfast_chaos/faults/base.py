@@ -1,7 +1,7 @@
 """What every fault is: made from its settings, undoable by another process, proven by what it did to traffic."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -41,8 +41,9 @@ class FaultContext:
     """What faults act on."""
 
     toxiproxy: Toxiproxy | None = None
-    proxy_name: str = ""
-    """The proxy between load and target."""
+    proxies: Sequence[str] = ()
+    """Every proxy in front of the target: that of the load first, and one for each process with a path of its own,
+    called as the process is."""
     processes: Mapping[str, ManagedProcess] = field(default_factory=dict)
     """What the run started and faults may aim at, by name."""
     seed: int = 0
@@ -76,6 +77,9 @@ class Fault(ABC, Generic[SpecT]):
 
     stops_target: ClassVar[bool] = False
     """Whether the processes it aims at end by it, as they should."""
+
+    on_paths: ClassVar[bool] = False
+    """Whether it acts on the connections of the processes it aims at, rather than on the processes."""
 
     reads: ClassVar[tuple[str, ...]] = ()
     """Counters of the target, as plain selectors, that its proof asks for: see `proof.Evidence.counters`."""

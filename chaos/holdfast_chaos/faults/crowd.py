@@ -1,5 +1,6 @@
-"""What faults on processes have in common: which of an entry's they hit, and what the target noticed of it."""
+"""What faults on several have in common: which of an entry's processes they hit, and what the target noticed of it."""
 
+from collections.abc import Sequence
 from math import ceil
 from random import Random
 from typing import Any, Final, Self
@@ -40,17 +41,26 @@ class CrowdSpec(Strict):
         return None
 
 
+def chosen(fault: str, spec: CrowdSpec, several: Sequence[str], seed: int) -> list[str]:
+    """Which of several a fault hits, in their order: the same at each call of one run, since seed and fault choose.
+
+    Raises:
+        ValueError: the settings do not fit so many.
+    """
+    if problem := spec.problem_with(len(several)):
+        raise ValueError(problem)
+    hit = Random(f"{seed}/{fault}").sample(range(len(several)), spec.victims_of(len(several)))
+    return [several[index] for index in sorted(hit)]
+
+
 def victims(fault: str, spec: CrowdSpec, context: FaultContext) -> list[ManagedProcess]:
-    """The processes that a fault hits: the same at each call of one run, since seed and fault choose them.
+    """The processes that a fault hits.
 
     Raises:
         FaultError: there is no process of that name.
     """
-    several = context.aimed_at(spec.target, fault)
-    if problem := spec.problem_with(len(several)):
-        raise ValueError(problem)
-    chosen = Random(f"{context.seed}/{fault}").sample(range(len(several)), spec.victims_of(len(several)))
-    return [several[index] for index in sorted(chosen)]
+    several = {process.name: process for process in context.aimed_at(spec.target, fault)}
+    return [several[name] for name in chosen(fault, spec, list(several), context.seed)]
 
 
 def several_of(spec: CrowdSpec, evidence: Evidence) -> int:

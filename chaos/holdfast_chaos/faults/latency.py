@@ -22,7 +22,7 @@ CONTROL_SHARE_MAX = 0.25
 
 
 class LatencySpec(ToxicSpec):
-    """`latency: {delay: 100ms, jitter: 20ms}`."""
+    """`latency: {delay: 100ms, jitter: 20ms}`, `latency: {target: agents, share: 0.2, delay: 1s}`."""
 
     delay: Duration
     jitter: Duration = timedelta()
@@ -45,7 +45,7 @@ class LatencyFault(ToxicFault[LatencySpec]):
         """In ms."""
         return {"latency": whole_ms(self.spec.delay), "jitter": whole_ms(self.spec.jitter)}
 
-    def prove(self, evidence: Evidence) -> Proof:
+    def prove_on(self, evidence: Evidence) -> Proof:
         """EFFECTIVE if the load's median grew by ≥ 60 % of the delay more than the control path's did."""
         asked_ms = float(whole_ms(self.spec.delay))
         requested: dict[str, Any] = {

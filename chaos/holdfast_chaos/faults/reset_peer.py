@@ -42,7 +42,7 @@ class ResetPeerSpec(ToxicSpec):
 
 
 class ResetPeerFault(ToxicFault[ResetPeerSpec]):
-    """Resets connections between load and target."""
+    """Resets connections to the target."""
 
     kind = "reset_peer"
     model = ResetPeerSpec
@@ -51,7 +51,7 @@ class ResetPeerFault(ToxicFault[ResetPeerSpec]):
         """In ms."""
         return {"timeout": whole_ms(self.spec.after)}
 
-    def prove(self, evidence: Evidence) -> Proof:
+    def prove_on(self, evidence: Evidence) -> Proof:
         """EFFECTIVE if the load's connections were reset, the control path's not, the baseline's hardly ever."""
         found = resets(evidence)
         verdict, why = _decide(found)

@@ -1,36 +1,74 @@
-"""What the faults made by one Toxiproxy toxic share: putting it there, and taking it away from any process."""
+"""What the faults made of Toxiproxy's toxics share: whose connections they hit, and taking them away from any process.
+
+Load and processes reach the target through proxies. Unless it is told whom to hit, a fault is on all of them, and is
+proven by the load's calls; aimed at an entry of `processes`, it is on the proxies of those it hits, and is proven by
+probes along their paths against probes along the paths of the others.
+"""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import Field
 
 from holdfast.cli import InputError
 from holdfast_chaos import tools
-from holdfast_chaos.faults.base import Availability, Fault, FaultContext, FaultError, SpecT, Support
+from holdfast_chaos.companions import members
+from holdfast_chaos.faults import crowd
+from holdfast_chaos.faults.base import Availability, Fault, FaultContext, FaultError, Support
+from holdfast_chaos.faults.crowd import CrowdSpec
+from holdfast_chaos.proof import Evidence, Proof, ProofVerdict
 from holdfast_chaos.toxiproxy import Toxiproxy, ToxiproxyError, ToxiproxyUnreachableError
-from holdfast_slo.documents import Strict
+
+EVERYONE = CrowdSpec.model_fields["target"].default
+"""The target of a fault on everybody's connections: the server, where all of them end."""
+
+SIDE_BY_SIDE_MAX = 16
+"""Toxics taken away at a time: each may wait for what it holds back."""
 
 
-class ToxicSpec(Strict):
-    """Settings every toxic has."""
+class PathSpec(CrowdSpec):
+    """Whose connections: everybody's, or with `target: agents` those of `count` or a `share` of that entry."""
+
+    def problem_with(self, several: int) -> str | None:
+        """As for processes; and of everybody's connections none are chosen by the seed."""
+        if self.target == EVERYONE and (self.count, self.share) != (None, None):
+            return (
+                "`target: <entry of processes>` beside `count` or `share`, or neither: it is on everybody's connections"
+            )
+        return super().problem_with(several)
+
+
+class ToxicSpec(PathSpec):
+    """Settings of faults that may touch some connections only."""
 
     toxicity: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
     """Share of connections it touches. Toxiproxy draws it once for each connection, not for each call, and without a
     seed."""
 
 
-class ToxicFault(Fault[SpecT]):
-    """A fault that is one toxic on the proxy between load and target."""
+PathSpecT = TypeVar("PathSpecT", bound=PathSpec)
 
-    stream: ClassVar[str] = "downstream"
+
+class ToxicFault(Fault[PathSpecT], Generic[PathSpecT]):
+    """A fault that is a toxic on proxies in front of the target."""
+
+    streams: ClassVar[tuple[str, ...]] = ("downstream",)
+    """Directions: from the target to its clients, and `upstream` from them to it."""
+
+    on_paths = True
 
     @abstractmethod
     def attributes(self) -> dict[str, int]:
         """The toxic's own settings, in Toxiproxy's words."""
+
+    @abstractmethod
+    def prove_on(self, evidence: Evidence) -> Proof:
+        """Decides by calls that went through the fault, `load`, and others that did not, `control`."""
 
     @classmethod
     def supported(cls) -> Support:
@@ -41,49 +79,91 @@ class ToxicFault(Fault[SpecT]):
             return Support(Availability.NOT_HERE, missing.message)
         return Support(Availability.SUPPORTED)
 
+    def needs_process(self) -> str | None:
+        """The entry whose connections it hits, unless it hits everybody's."""
+        return None if self.spec.target == EVERYONE else self.spec.target
+
+    def problem_with(self, count: int) -> str | None:
+        """As its settings say."""
+        return self.spec.problem_with(count)
+
     def undo_record(self, context: FaultContext) -> dict[str, Any]:
-        """Where the toxic will be."""
-        proxy = _toxiproxy(self.id, context)
-        return {"kind": self.kind, "address": proxy.address, "proxy": context.proxy_name, "toxic": self._toxic}
+        """Where the toxics will be."""
+        toxics = [{"proxy": proxy, "name": name} for proxy, name, _ in self._toxics(context)]
+        return {"kind": self.kind, "address": _toxiproxy(self.id, context).address, "toxics": toxics}
 
     def inject(self, context: FaultContext) -> None:
-        """Adds the toxic and reads it back."""
+        """Adds each toxic and reads it back."""
         toxicity = self.spec.toxicity if isinstance(self.spec, ToxicSpec) else 1.0
-        _toxiproxy(self.id, context).add_toxic(
-            context.proxy_name, self._toxic, self.kind, self.stream, toxicity, self.attributes()
-        )
+        for proxy, name, stream in self._toxics(context):
+            _toxiproxy(self.id, context).add_toxic(proxy, name, self.kind, stream, toxicity, self.attributes())
 
     def heal(self, context: FaultContext) -> None:
-        """Removes the toxic."""
-        _toxiproxy(self.id, context).remove_toxic(context.proxy_name, self._toxic)
+        """Removes the toxics."""
+        _remove(_toxiproxy(self.id, context), [(proxy, name) for proxy, name, _ in self._toxics(context)])
 
     def is_healed(self, context: FaultContext) -> bool:
-        """Whether Toxiproxy no longer lists it."""
-        return self._toxic not in _toxiproxy(self.id, context).toxics(context.proxy_name)
+        """Whether Toxiproxy lists none of them any more."""
+        toxiproxy = _toxiproxy(self.id, context)
+        return not any(name in toxiproxy.toxics(proxy) for proxy, name, _ in self._toxics(context))
+
+    def prove(self, evidence: Evidence) -> Proof:
+        """By the load's calls, or by probes along the paths of the processes it aims at."""
+        if self.spec.target == EVERYONE:
+            return self.prove_on(evidence)
+        several = members(self.spec.target, evidence.paths)
+        hit = crowd.chosen(self.id, self.spec, several, evidence.seed) if several else []
+        spared = [name for name in several if name not in hit]
+        requested = {"target": self.spec.target, "processes": len(hit)}
+        if astray := [name for name in hit if name not in evidence.connected] or (not hit and [self.spec.target]):
+            sentence = f"{', '.join(astray)} had no connection to the target through a proxy that could be acted on"
+            return Proof(ProofVerdict.INEFFECTIVE, sentence, requested, {"hit": hit})
+        proof = self.prove_on(evidence.along(hit, spared))
+        beside = f"{len(spared)} spared" if spared else "the control path"
+        return replace(
+            proof,
+            sentence=f"{', '.join(hit)} beside {beside}: {proof.sentence}",
+            requested={**proof.requested, **requested},
+            observed={**proof.observed, "hit": hit},
+        )
 
     @classmethod
     def undo(cls, record: Mapping[str, Any]) -> str | None:
-        """Removes the toxic, if Toxiproxy is still there: toxics live in its memory and end with it."""
+        """Removes the toxics, if Toxiproxy is still there: toxics live in its memory and end with it."""
         try:
-            toxiproxy, proxy, name = Toxiproxy(str(record["address"])), str(record["proxy"]), str(record["toxic"])
-        except (KeyError, ValueError) as error:
+            toxiproxy = Toxiproxy(str(record["address"]))
+            toxics = [(str(each["proxy"]), str(each["name"])) for each in record["toxics"]]
+        except (KeyError, TypeError, ValueError) as error:
             raise FaultError(f"the journal's undo record {dict(record)!r} is malformed: {error!r}") from error
-        where = f"proxy {proxy!r} of Toxiproxy at {toxiproxy.address}"
-        command = f"curl -X DELETE http://{toxiproxy.address}/proxies/{quote(proxy)}/toxics/{quote(name)}"
         try:
-            removed = toxiproxy.remove_toxic(proxy, name)
-            left = name in toxiproxy.toxics(proxy)
+            removed = _remove(toxiproxy, toxics)
+            left = [(proxy, name) for proxy, name in toxics if name in toxiproxy.toxics(proxy)]
         except ToxiproxyUnreachableError:
             return None
         except ToxiproxyError as error:
-            raise FaultError(f"{error}; by hand: {command}") from error
+            raise FaultError(f"{error}; by hand: {_by_hand(toxiproxy, toxics)}") from error
         if left:
-            raise FaultError(f"toxic {name!r} is still on {where}; by hand: {command}")
-        return f"removed toxic {name!r} ({cls.kind}) from {where}" if removed else None
+            raise FaultError(f"still there: {_named(toxiproxy, left)}; by hand: {_by_hand(toxiproxy, left)}")
+        return f"removed {_named(toxiproxy, removed)} ({cls.kind})" if removed else None
 
-    @property
-    def _toxic(self) -> str:
-        return f"holdfast-{self.id}"
+    def _toxics(self, context: FaultContext) -> Iterator[tuple[str, str, str]]:
+        """Proxy, name and direction of each toxic.
+
+        Raises:
+            FaultError: there is no Toxiproxy, or no proxy for the processes it aims at.
+        """
+        _toxiproxy(self.id, context)
+        for proxy in self._proxies(context):
+            for stream in self.streams:
+                yield proxy, f"holdfast-{self.id}" + ("" if stream == "downstream" else f"-{stream}"), stream
+
+    def _proxies(self, context: FaultContext) -> Sequence[str]:
+        if self.spec.target == EVERYONE:
+            return context.proxies
+        several = members(self.spec.target, context.proxies)
+        if not several:
+            raise FaultError(f"{self.id}: no process {self.spec.target!r} has a proxy of its own in this run")
+        return crowd.chosen(self.id, self.spec, several, context.seed)
 
 
 def whole_ms(duration: timedelta) -> int:
@@ -91,7 +171,26 @@ def whole_ms(duration: timedelta) -> int:
     return round(duration / timedelta(milliseconds=1))
 
 
+def _remove(toxiproxy: Toxiproxy, toxics: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Takes toxics away, side by side; those that were there."""
+    with ThreadPoolExecutor(SIDE_BY_SIDE_MAX) as pool:
+        found = list(pool.map(lambda toxic: toxiproxy.remove_toxic(*toxic), toxics))
+    return [toxic for toxic, was_there in zip(toxics, found, strict=True) if was_there]
+
+
+def _named(toxiproxy: Toxiproxy, toxics: Sequence[tuple[str, str]]) -> str:
+    each = [f"toxic {name!r} of proxy {proxy!r}" for proxy, name in toxics]
+    return f"{', '.join(each)} of Toxiproxy at {toxiproxy.address}"
+
+
+def _by_hand(toxiproxy: Toxiproxy, toxics: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(
+        f"curl -X DELETE http://{toxiproxy.address}/proxies/{quote(proxy)}/toxics/{quote(name)}"
+        for proxy, name in toxics
+    )
+
+
 def _toxiproxy(fault_id: str, context: FaultContext) -> Toxiproxy:
-    if context.toxiproxy is None or not context.proxy_name:
+    if context.toxiproxy is None or not context.proxies:
         raise FaultError(f"{fault_id} needs Toxiproxy between load and target, and this run has none")
     return context.toxiproxy

@@ -202,7 +202,9 @@ def test_what_cannot_be_undone_exits_4_is_named_and_is_tried_again(tmp_path: Pat
     threading.Thread(target=broken.serve_forever).start()
     address = f"127.0.0.1:{broken.server_address[1]}"
     try:
-        write_dead_run(tmp_path, {"kind": "latency", "address": address, "proxy": "p", "toxic": "holdfast-slow"})
+        write_dead_run(
+            tmp_path, {"kind": "latency", "address": address, "toxics": [{"proxy": "p", "name": "holdfast-slow"}]}
+        )
         code, said = recover(str(tmp_path))
         assert code == 4, said
         assert "STILL THERE: fault 'slow'" in said

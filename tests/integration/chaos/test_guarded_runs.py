@@ -69,7 +69,7 @@ def test_a_toxic_of_a_toxiproxy_that_hangs_ends_with_it(
         process, client = start_toxiproxy(tmp_path, reserved.ports[0])
         guard.journal.write("process_started", name=process.name, identity=process.identity)
         client.create_proxy(PROXY, scene.address, "127.0.0.1:0")
-        fault, context = slow(), FaultContext(client, PROXY)
+        fault, context = slow(), FaultContext(client, [PROXY])
         guard.journal.write("intent", fault=fault.id, undo=fault.undo_record(context))
         fault.inject(context)
         process.kill(signal.SIGSTOP)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -170,3 +171,18 @@ def test_what_a_run_started_is_found_by_its_mark(log: Path, bystander: ProcessId
     assert find_marked(f"test-{os.getpid()}") == [process.identity]
     process.stop()
     assert find_marked(f"test-{os.getpid()}") == []
+
+
+def test_a_connection_counts_whichever_of_its_processes_has_it(log: Path) -> None:
+    """What a process's child dials is the process's; a port that nobody dials is not."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        dial = f"import socket, time; s = socket.create_connection(('127.0.0.1', {server.getsockname()[1]})); "
+        child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {dial + 'time.sleep(600)'!r}])"
+        process = ManagedProcess.start("parent", [sys.executable, "-c", child], log)
+        try:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            wait_for(lambda: process.is_connected_to(address), "the child to dial")
+            assert not process.is_connected_to(f"127.0.0.1:{other.getsockname()[1]}")
+        finally:
+            process.stop(1.0)
+        assert not process.is_connected_to(address), "it has ended"

@@ -9,6 +9,8 @@ from holdfast_chaos.companions import Companion, members
 from holdfast_chaos.experiment import load_experiment
 from holdfast_chaos.planning import make_plan
 
+KILL = "kill: {target: agents, share: 0.2, restart_after: 5s}"
+
 EXPERIMENT = """\
 apiVersion: holdfast/v1
 kind: Experiment
@@ -78,6 +80,11 @@ def test_a_plan_says_what_is_started_and_judged_as_one(tmp_path: Path) -> None:
         ("share: 0.2", "share: 0", ["faults.0.kill.share"]),
         ("share: 0.2", "share: 0.2, count: 2", ["faults.0.kill", "either `count` or `share`"]),
         ("share: 0.2", "count: 11", ["faults.0.kill", "at most 10"]),
+        (KILL, "timeout: {target: agents, count: 11}", ["faults.0.timeout", "at most 10"]),
+        (KILL, "for: 9s, timeout: {target: callers}", ["faults.0.timeout.target", "agents, server"]),
+        (KILL, "for: 9s, timeout: {count: 2}", ["faults.0.timeout", "target: <entry of processes>"]),
+        (KILL, "for: 9s, latency: {delay: 1s, share: 0.5}", ["faults.0.latency", "target: <entry of processes>"]),
+        (KILL, "for: 9s, reset_peer: {target: server, share: 0.5}", ["faults.0.reset_peer", "everybody's"]),
         ('"{history}", ', "", ["checks.0", "{history}"]),
         ("[slots-exact]", "[slots-exakt]", ["checks.0", "slots-exakt"]),
     ],
@@ -91,3 +98,11 @@ def test_what_is_wrong_with_processes_is_said_with_its_place(
         load_experiment(written(tmp_path, EXPERIMENT.replace(old, new)))
     for text in ["exp.yaml:", *said]:
         assert text in raised.value.message
+
+
+def test_only_processes_that_are_told_of_their_proxies_can_be_cut_off(tmp_path: Path) -> None:
+    """A fault on connections that do not go through Toxiproxy is refused: it would bite nobody."""
+    cut = EXPERIMENT.replace(KILL, "for: 9s, timeout: {target: agents}")
+    load_experiment(written(tmp_path, cut))
+    with pytest.raises(InputError, match=r"`\{proxy\}` in its `command`; 'agents' has none"):
+        load_experiment(written(tmp_path, cut.replace('"{proxy}"', '"{target}"')))

@@ -11,7 +11,13 @@ from holdfast_chaos.faults import KINDS, Availability, FaultContext, FaultError
 from holdfast_chaos.processes import ManagedProcess
 from holdfast_chaos.toxiproxy import Toxiproxy
 
-MINIMAL: dict[str, dict[str, object]] = {"latency": {"delay": "10ms"}, "reset_peer": {}, "kill": {}, "pause": {}}
+MINIMAL: dict[str, dict[str, object]] = {
+    "latency": {"delay": "10ms"},
+    "reset_peer": {},
+    "timeout": {},
+    "kill": {},
+    "pause": {},
+}
 
 
 def test_every_kind_is_listed_under_its_own_name() -> None:
@@ -29,7 +35,7 @@ def test_a_kind_refuses_what_it_does_not_know(kind: str) -> None:
 def test_an_undo_record_is_plain_json_with_its_kind(kind: str, tmp_path: Path) -> None:
     process = ManagedProcess.start("server", [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "log")
     try:
-        context = FaultContext(Toxiproxy("127.0.0.1:1"), "target", {"server": process})
+        context = FaultContext(Toxiproxy("127.0.0.1:1"), ["target"], {"server": process})
         record = KINDS[kind]("f", KINDS[kind].model.model_validate(MINIMAL[kind])).undo_record(context)
     finally:
         process.stop()
@@ -61,6 +67,8 @@ def test_every_kind_says_whether_this_machine_can_do_it(kind: str) -> None:
         ("latency", {"delay": "10ms", "toxicity": 1.1}),
         ("reset_peer", {"after": "-1ms"}),
         ("reset_peer", {"after": "6s"}),
+        ("timeout", {"toxicity": 0.5}),  # a cable is cut, or it is not
+        ("timeout", {"target": "agents", "count": 1, "share": 0.5}),
         ("kill", {"restart_after": "soon"}),
     ],
 )
