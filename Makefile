@@ -36,7 +36,7 @@ bench: tools ## benchmarks, one JSON line each on stdout (some: NAMES="keepalive
 
 soak: tools ## kill a real server, and a fleet's agents, over and over, and judge what clients saw (MINUTES=30)
 	@scripts/soak --minutes $(or $(MINUTES),30)
-	@scripts/soak-fire $(or $(MINUTES),20)
+	@scripts/soak-fire --minutes $(or $(MINUTES),20)
 
 proto: $(INSTALLED) ## regenerate the stubs from proto/
 	@scripts/proto
