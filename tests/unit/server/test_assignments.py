@@ -13,6 +13,9 @@ from support.assignment_line import WAIT_S, Line, line
 from support.replica import CALL, PARENT, replica
 from support.working import Work, agent, in_s
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+"""On every engine."""
+
 
 async def test_a_whole_life_on_a_stream() -> None:
     """Accepting, heartbeats and completing are answered in order; what the agent gives up itself is not revoked."""

@@ -23,8 +23,12 @@ from holdfast.store.batching import WriteRefusedError
 from holdfast.store.interface import Change
 from holdfast.store.memory import MemoryStore
 from support.deciding import agent, electors, opened, read, refused, vote
+from support.engines import new_store
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
+
+pytestmark = pytest.mark.usefixtures("each_engine")
+"""On every engine."""
 
 
 async def test_the_vote_that_settles_it_closes_it_in_its_own_revision() -> None:
@@ -247,7 +251,7 @@ def in_s(here: Replica, seconds: float) -> Timestamp:
 
 
 async def test_a_deadline_that_passed_while_nobody_served_ends_voting_at_the_next_start() -> None:
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with replica(store, clock) as here:
         decision = await opened(here, deadline=in_s(here, 10))
         await vote(here, decision, "a")
@@ -407,7 +411,7 @@ async def test_a_deadline_that_comes_as_somebody_closes_leaves_the_fallback_its_
 
 async def test_decisions_that_ended_are_forgotten_after_a_day_with_all_their_records() -> None:
     """D1: until then they keep their one result, over a restart, too."""
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with replica(store, clock) as here:
         ended, unsettled = await opened(here, "a"), await opened(here, deadline=in_s(here, 20 * ENDED_KEPT_S))
         await vote(here, ended, "a")
@@ -450,7 +454,7 @@ async def test_no_decision_is_opened_when_too_many_have_not_ended(monkeypatch: p
 
 
 async def test_decisions_are_measured_once_each_as_they_end() -> None:
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     registry = CollectorRegistry()
     metrics = DecisionMetrics(registry)
     async with replica(store, clock) as here:

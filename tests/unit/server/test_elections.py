@@ -13,6 +13,9 @@ from support.holding import ELECTION, campaign, leader, until_waiting, verify
 from support.replica import CALL, PARENT, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+"""On every engine."""
+
 
 @contextlib.asynccontextmanager
 async def refused(reason: Reason, here: Replica) -> AsyncIterator[None]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,35 +14,25 @@ from holdfast.core.holds import acquiring
 from holdfast.errors import HoldfastError, Reason
 from holdfast.lines import Lines
 from holdfast.store.interface import Store
-from holdfast.store.memory import MemoryStore
-from holdfast.store.sqlite import SqliteStore
+from support.engines import new_store
 from support.holding import LOCK, acquire, force, read, release, seconds, until_waiting, verify
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 from support.working import Work
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+"""On every engine."""
+
 OTHER = f"{PARENT}/locks/other"
 FREE, HELD, DELAYED = pb.LOCK_STATE_FREE, pb.LOCK_STATE_HELD, pb.LOCK_STATE_DELAYED
 
-MakeStore = Callable[[], Store]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
-    return MemoryStore if request.param == "memory" else lambda: SqliteStore(tmp_path / "store.db")
-
 
 @contextlib.asynccontextmanager
-async def opened(store: Store) -> AsyncIterator[Replica]:
+async def opened(store: Store | None = None) -> AsyncIterator[Replica]:
     """A replica over a store, whose view is what the store says when the block ends."""
-    if isinstance(store, SqliteStore):
-        await store.open()
-    try:
-        async with replica(store) as here:
-            yield here
-            await assert_view_is_what_the_store_says(here.registry)
-    finally:
-        await store.close()
+    async with replica(store) as here:
+        yield here
+        await assert_view_is_what_the_store_says(here.registry)
 
 
 @contextlib.asynccontextmanager
@@ -58,8 +48,8 @@ async def refused(
     assert await read(here, lock) == before
 
 
-async def test_a_lock_has_one_holder_until_it_is_given_back(make_store: MakeStore) -> None:
-    async with opened(make_store()) as here:
+async def test_a_lock_has_one_holder_until_it_is_given_back() -> None:
+    async with opened() as here:
         a, b = (await here.grant()).name, (await here.grant()).name
         held = await acquire(here, "a", a)
         assert (held.state, held.holder, held.lease, held.revision) == (HELD, "a", a, here.registry.store.revision)
@@ -71,9 +61,9 @@ async def test_a_lock_has_one_holder_until_it_is_given_back(make_store: MakeStor
         assert (await acquire(here, "b", b)).fence > held.fence
 
 
-async def test_the_first_in_line_has_it_in_the_revision_in_which_it_is_given_back(make_store: MakeStore) -> None:
+async def test_the_first_in_line_has_it_in_the_revision_in_which_it_is_given_back() -> None:
     """K5, and what must change at once changes in one revision."""
-    async with opened(make_store()) as here:
+    async with opened() as here:
         leases = [(await here.grant()).name for _ in range(4)]
         held = await acquire(here, "0", leases[0])
         waiting = []
@@ -93,9 +83,9 @@ async def test_the_first_in_line_has_it_in_the_revision_in_which_it_is_given_bac
         assert fences == sorted(set(fences))
 
 
-async def test_fences_grow_across_release_loss_and_restart(make_store: MakeStore) -> None:
+async def test_fences_grow_across_release_loss_and_restart() -> None:
     """K2: nothing of a lock that is free is kept, and its fences grow all the same."""
-    store, fences = make_store(), []
+    store, fences = new_store(), []
     async with opened(store) as here:
         for _ in range(3):
             fences.append((await acquire(here, "a", (await here.grant()).name)).fence)
@@ -106,17 +96,16 @@ async def test_fences_grow_across_release_loss_and_restart(make_store: MakeStore
         fences.append((await acquire(here, "a", lease, delay=seconds(0))).fence)
         await here.revoke(lease)
         fences.append((await acquire(here, "a", (await here.grant()).name)).fence)
-        if isinstance(store, MemoryStore):
-            async with replica(store) as again:
-                await release(again, fences[-1])
-                fences.append((await acquire(again, "a", (await again.grant()).name)).fence)
+    async with opened(store) as again:
+        await release(again, fences[-1])
+        fences.append((await acquire(again, "a", (await again.grant()).name)).fence)
     assert fences == sorted(set(fences))
     assert max(fences) < 1 << 53
 
 
-async def test_a_lost_holder_s_lock_is_not_had_before_its_delay_is_over(make_store: MakeStore) -> None:
+async def test_a_lost_holder_s_lock_is_not_had_before_its_delay_is_over() -> None:
     """K4, whether anybody waits or asks at once."""
-    async with opened(make_store()) as here:
+    async with opened() as here:
         lease, other = await here.grant(ttl_s=2), (await here.grant(ttl_s=60)).name
         held = await acquire(here, "a", lease.name, delay=seconds(3))
         waiting = asyncio.ensure_future(acquire(here, "b", other, 600))
@@ -136,8 +125,8 @@ async def test_a_lost_holder_s_lock_is_not_had_before_its_delay_is_over(make_sto
         assert (await waiting).holder == "b"
 
 
-async def test_a_lock_nobody_waits_for_leaves_nothing_after_its_delay(make_store: MakeStore) -> None:
-    async with opened(make_store()) as here:
+async def test_a_lock_nobody_waits_for_leaves_nothing_after_its_delay() -> None:
+    async with opened() as here:
         lease = (await here.grant()).name
         await acquire(here, "a", lease)
         await here.revoke(lease)
@@ -149,7 +138,7 @@ async def test_a_lock_nobody_waits_for_leaves_nothing_after_its_delay(make_store
 
 async def test_the_end_of_a_lease_loses_everything_it_held_in_one_revision() -> None:
     """L3, of locks that are listed, and of those that have no delay."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant()).name
         for number in range(20):
             await acquire(here, "a", lease, lock=f"{PARENT}/locks/l{number}", delay=seconds(number % 2))
@@ -161,7 +150,7 @@ async def test_the_end_of_a_lease_loses_everything_it_held_in_one_revision() -> 
 
 
 async def test_a_restart_counts_a_delay_anew_and_never_less() -> None:
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with replica(store, clock) as here:
         lease, other = (await here.grant()).name, (await here.grant()).name
         held = await acquire(here, "a", lease, delay=seconds(5))
@@ -175,7 +164,7 @@ async def test_a_restart_counts_a_delay_anew_and_never_less() -> None:
 
 
 async def test_a_restart_leaves_a_holder_its_lock() -> None:
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with replica(store, clock) as here:
         lease = (await here.grant()).name
         held = await acquire(here, "a", lease)
@@ -186,7 +175,7 @@ async def test_a_restart_leaves_a_holder_its_lock() -> None:
 
 
 async def test_an_operator_takes_a_lock_away_and_says_why() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease, other = (await here.grant()).name, (await here.grant()).name
         held = await acquire(here, "a", lease)
         taken = await force(here, "the machine is on fire")
@@ -208,7 +197,7 @@ async def test_an_operator_takes_a_lock_away_and_says_why() -> None:
 
 
 async def test_a_holder_that_asks_again_gets_the_hold_it_has() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease, other = (await here.grant()).name, (await here.grant()).name
         held = await acquire(here, "a", lease)
         assert await acquire(here, "a", lease) == held
@@ -219,7 +208,7 @@ async def test_a_holder_that_asks_again_gets_the_hold_it_has() -> None:
 
 async def test_a_repeated_request_gets_its_hold_as_long_as_that_is_held() -> None:
     """After that it is told so, rather than that it holds something, or is given the lock a second time."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant()).name
         held = await acquire(here, "a", lease, request_id="r")
         assert await acquire(here, "a", lease, request_id="r") == held
@@ -241,7 +230,7 @@ async def test_a_repeated_request_gets_its_hold_as_long_as_that_is_held() -> Non
 
 @pytest.mark.parametrize("how", ["none", "revoked", "expired", "of another namespace"])
 async def test_a_lease_that_does_not_stand_holds_nothing(how: str) -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant(ttl_s=1)).name
         match how:
             case "none":
@@ -261,7 +250,7 @@ async def test_a_lease_that_does_not_stand_holds_nothing(how: str) -> None:
 
 async def test_nobody_gives_back_what_it_does_not_hold() -> None:
     """K3: not without the fence, not with that of a hold before, and not with that of another lock."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant()).name
         first = await acquire(here, "a", lease)
         await release(here, first.fence)
@@ -277,7 +266,7 @@ async def test_nobody_gives_back_what_it_does_not_hold() -> None:
 
 
 async def test_a_fence_is_valid_while_its_hold_is_held_and_no_longer() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         agent = await here.register("x", ttl_s=5)
         held = await acquire(here, "a", agent.lease)
         assert await verify(here, LOCK, held.fence) == (True, held.fence)
@@ -291,7 +280,7 @@ async def test_a_fence_is_valid_while_its_hold_is_held_and_no_longer() -> None:
 
 
 async def test_the_fence_of_an_activation_is_valid_while_its_agent_has_it() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         work = Work(here)
         await work.hire("x", can="review")
         created = await work.create(selector=AgentSelector(all_of=["review"]))
@@ -308,7 +297,7 @@ async def test_the_fence_of_an_activation_is_valid_while_its_agent_has_it() -> N
 
 
 async def test_a_wait_that_ends_says_who_has_it_and_leaves_the_line() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease, other = (await here.grant()).name, (await here.grant()).name
         await acquire(here, "a", lease)
         async with refused(Reason.LOCK_HELD, here):
@@ -317,7 +306,7 @@ async def test_a_wait_that_ends_says_who_has_it_and_leaves_the_line() -> None:
 
 
 async def test_who_goes_away_leaves_the_line_and_the_next_moves_up() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         leases = [(await here.grant()).name for _ in range(3)]
         held = await acquire(here, "0", leases[0])
         first = asyncio.ensure_future(acquire(here, "1", leases[1], 60))
@@ -331,7 +320,7 @@ async def test_who_goes_away_leaves_the_line_and_the_next_moves_up() -> None:
 
 
 async def test_a_waiter_whose_lease_ends_is_told_so_at_once() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         leases = [(await here.grant()).name for _ in range(3)]
         held = await acquire(here, "0", leases[0])
         first = asyncio.ensure_future(acquire(here, "1", leases[1], 60))
@@ -347,7 +336,7 @@ async def test_a_waiter_whose_lease_ends_is_told_so_at_once() -> None:
 
 async def test_nobody_overtakes_those_in_line() -> None:
     """One who comes while the lock is given to the first in line finds it taken, or has to wait."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         leases = [(await here.grant()).name for _ in range(3)]
         held = await acquire(here, "0", leases[0])
         first = asyncio.ensure_future(acquire(here, "1", leases[1], 60))
@@ -360,7 +349,7 @@ async def test_nobody_overtakes_those_in_line() -> None:
 
 async def test_what_a_caller_got_after_it_had_gone_is_taken_back() -> None:
     """Whether it waited or asked at once, and whoever gave it to the caller: the next in line has it, or nobody."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         leases = [(await here.grant()).name for _ in range(3)]
         for wait_s in (None, 60):
             asking = asyncio.ensure_future(acquire(here, "1", leases[1], wait_s, request_id=f"r{wait_s}"))
@@ -398,7 +387,7 @@ async def free(here: Replica) -> None:
 
 async def test_what_was_told_to_another_call_since_is_not_taken_back() -> None:
     """A caller that lost its connection and asked again has its lock, although its first call has gone."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant()).name
         for request_id in ("", "r"):
             first = asyncio.ensure_future(acquire(here, "a", lease, 60, request_id=request_id))
@@ -414,7 +403,7 @@ async def test_what_was_told_to_another_call_since_is_not_taken_back() -> None:
 
 async def test_a_call_that_goes_away_takes_nothing_from_one_that_was_answered() -> None:
     """As with hedged calls: the first answer counts, and the other call is cancelled, in the middle of its write."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant()).name
         held = await acquire(here, "a", lease, 60, request_id="r")
         for request_id in ("r", ""):
@@ -427,7 +416,7 @@ async def test_a_call_that_goes_away_takes_nothing_from_one_that_was_answered() 
 
 
 async def test_lines_have_bounds_and_one_host_has_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant()).name
         await acquire(here, "a", lease)
         monkeypatch.setattr(here.registry.holding, "lines", Lines(waiters_max=6, line_max=4))
@@ -467,7 +456,7 @@ async def test_lines_have_bounds_and_one_host_has_half(monkeypatch: pytest.Monke
 
 async def test_ten_thousand_waiters_get_their_turn_or_their_refusal() -> None:
     """As many as there may be, of ten locks; what one handover costs does not grow with the line."""
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant(ttl_s=3600)).name
         names = [f"{PARENT}/locks/l{number}" for number in range(10)]
         held = {name: await acquire(here, "a", lease, lock=name) for name in names}
@@ -493,7 +482,7 @@ async def test_ten_thousand_waiters_get_their_turn_or_their_refusal() -> None:
 
 
 async def test_there_are_bounds_on_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease, other = (await here.grant()).name, (await here.grant()).name
         monkeypatch.setattr(acquiring, "LEASE_HOLDS_MAX", 2)
         monkeypatch.setattr(acquiring, "HOLDS_MAX", 3)
@@ -509,7 +498,7 @@ async def test_there_are_bounds_on_holds(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_those_who_wait_are_sent_elsewhere_when_the_server_ends() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         leases = [(await here.grant()).name for _ in range(2)]
         await acquire(here, "a", leases[0])
         waiting = asyncio.ensure_future(acquire(here, "b", leases[1], 60))
@@ -522,7 +511,7 @@ async def test_those_who_wait_are_sent_elsewhere_when_the_server_ends() -> None:
 
 
 async def test_locks_are_listed_by_name_and_filter() -> None:
-    async with opened(MemoryStore()) as here:
+    async with opened(new_store()) as here:
         lease = (await here.grant()).name
         for number in range(5):
             await acquire(here, f"h{number % 2}", lease, lock=f"{PARENT}/locks/l{number}")
@@ -541,7 +530,7 @@ async def test_locks_are_listed_by_name_and_filter() -> None:
 
 async def test_two_replicas_never_both_grant() -> None:
     """K1: whoever's transaction comes first has it, and those in line elsewhere hear of its end."""
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with replica(store, clock) as one, replica(store, clock) as two:
         leases = [(await one.grant()).name for _ in range(2)]
         await two.registry.view.reached(store.revision)
