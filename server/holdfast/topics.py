@@ -71,7 +71,7 @@ class Topics:
         turns: For steps with many changes.
 
     Attributes:
-        responses: Serialised responses that watches share, None for those that say nothing.
+        responses: Serialised responses that watches share.
         messages: Resources as they were, for filters.
         judging: Held by who makes a response of many changes, since others want the same.
         turns: As given.
@@ -80,7 +80,7 @@ class Topics:
     def __init__(self, turns: Turns) -> None:
         self.start = 0
         self.end = 0
-        self.responses = Kept[bytes | None]()
+        self.responses = Kept[Any]()
         self.messages = Kept[Any]()
         self.judging = asyncio.Lock()
         self.turns = turns

@@ -67,6 +67,7 @@ class Watching(Generic[There, Change]):
     silence_s_max: float = SILENCE_S_MAX
     _is_snapshot: bool = field(init=False)
     _gathered: list[There] = field(init=False, default_factory=list)
+    _changed: list[Change] = field(init=False, default_factory=list)
 
     async def steps(self) -> AsyncIterator[Snapshot[There] | Changes[Change]]:
         """Snapshots and changes as they come.
@@ -95,12 +96,11 @@ class Watching(Generic[There, Change]):
     def _begin(self, start_revision: int) -> None:
         self.request.start_revision = start_revision
         self._is_snapshot = start_revision == 0
-        self._gathered = []
+        self._gathered, self._changed = [], []
 
     async def _on_one_stream(self) -> AsyncGenerator[Snapshot[There] | Changes[Change] | None, None]:
         """Steps until the stream ends, None for what only shows that it is alive."""
-        if self._is_snapshot:
-            self._begin(0)  # what came of a snapshot before is of another revision
+        self._begin(self.request.start_revision)  # what came of a snapshot before is of another revision
         await self.caller.connection.ready(self.caller.timeouts.connect_s)
         call = self.method(self.request)
         what = f"{call_name(self.request)} at {self.caller.connection.target}"
@@ -129,8 +129,12 @@ class Watching(Generic[There, Change]):
                 self.request.start_revision = message.revision + 1
             return None
         if not self._is_snapshot:
+            self._changed.extend(self.changes_of(message.events))
+            if getattr(message.events, "continues", False):  # not of agents
+                return None
             self.request.start_revision = message.revision + 1
-            return Changes(message.revision, self.changes_of(message.events))
+            changes, self._changed = Changes(message.revision, self._changed), []
+            return changes
         self._gathered.extend(self.there_of(message.events))
         if not message.events.snapshot_end:
             return None

@@ -40,16 +40,14 @@ from holdfast.coordination.v1.activation_service_pb2 import (
 from holdfast.core.activations import ending
 from holdfast.core.activations.creating import Creation, create
 from holdfast.core.activations.entry import PENDING, ActivationEntry, find, shown
-from holdfast.filtering import compile_filter
 from holdfast.registry.v1.consistency_pb2 import Consistency
-from holdfast.service import paging
 from holdfast.service.assignments import Assignments
 from holdfast.service.context import CallContext
 from holdfast.service.eligibility import exclusions, nobody_could
 from holdfast.service.following import Following, Watched
 from holdfast.service.owners import Owners
+from holdfast.service.paging import Listed, page_of
 from holdfast.service.registry import Registry
-from holdfast.service.slices import Pause
 from holdfast.service.watching import PROGRESS_EVERY_S
 from holdfast.view import View
 
@@ -67,6 +65,9 @@ class ActivationHandlers:
 
     def __init__(self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S) -> None:
         self._registry = registry
+        self._listed = Listed(
+            Activation.DESCRIPTOR, registry.view.activations.after, lambda entry: entry.name, _briefly, LOOKED_AT_MAX
+        )
         self._following = Following(registry, _watched(registry.view), progress_every_s)
         self._owners = Owners(registry)
         self._assignments = Assignments(registry, self._owners)
@@ -93,24 +94,8 @@ class ActivationHandlers:
 
     async def list_activations(self, request: ListActivationsRequest, _context: CallContext) -> ListActivationsResponse:
         """ListActivations, of one revision, which is why few are looked at for one page."""
-        only = compile_filter(request.filter, Activation.DESCRIPTOR)
-        tokens = paging.Tokens(f"ListActivations {request.parent} {request.filter}", self._registry.page_key)
-        after = await tokens.last(request.page_token)
-        await self._registry.await_consistency(request.consistency)
-        view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        revision, there = view.revision, view.activations.after(request.parent, after, LOOKED_AT_MAX + 1)
-        page, last, size_bytes, pause = list[Activation](), "", 0, Pause(view.turns, only)
-        for entry in there[:LOOKED_AT_MAX]:
-            each = _briefly(entry)
-            if only.matches(each):
-                page.append(each)
-                size_bytes += each.ByteSize()
-            last = entry.name
-            if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX:
-                break
-            await pause.after(each.ByteSize())
-        token = await tokens.after(last) if there and last != there[-1].name else ""
-        return ListActivationsResponse(activations=page, next_page_token=token, revision=revision)
+        page = await page_of(self._registry, self._listed, request)
+        return ListActivationsResponse(activations=page.found, next_page_token=page.token, revision=page.revision)
 
     def watch_activations(
         self, request: WatchActivationsRequest, context: CallContext
@@ -193,8 +178,9 @@ def _watched(view: View) -> Watched[ActivationEntry, Activation]:
         there=view.activations.after,
         shown=_briefly,
         gone=lambda name, revision: Activation(name=name, revision=revision),
-        events=lambda revision, activations, is_end: WatchActivationsResponse(
-            revision=revision, events=ActivationEvents(activations=activations, snapshot_end=is_end)
+        events=lambda revision, activations, is_end, continues: WatchActivationsResponse(
+            revision=revision,
+            events=ActivationEvents(activations=activations, snapshot_end=is_end, continues=continues),
         ),
         progress=lambda revision: WatchActivationsResponse(revision=revision, progress=ActivationWatchProgress()),
         reset=lambda revision, oldest: WatchActivationsResponse(

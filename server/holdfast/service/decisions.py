@@ -31,14 +31,12 @@ from holdfast.core.decisions import deciding
 from holdfast.core.decisions.entry import DecisionEntry, find, shown
 from holdfast.core.decisions.opening import ELECTORS_MAX, Opening, create
 from holdfast.core.matching import Why, told
-from holdfast.filtering import compile_filter
 from holdfast.registry.v1.consistency_pb2 import Consistency
-from holdfast.service import paging
 from holdfast.service.context import CallContext
 from holdfast.service.following import Following, Watched
 from holdfast.service.matching import electorate
+from holdfast.service.paging import Listed, page_of
 from holdfast.service.registry import Registry
-from holdfast.service.slices import Pause
 from holdfast.service.watching import PROGRESS_EVERY_S
 from holdfast.view import View
 
@@ -56,6 +54,9 @@ class DecisionHandlers:
 
     def __init__(self, registry: Registry, progress_every_s: float = PROGRESS_EVERY_S) -> None:
         self._registry = registry
+        self._listed = Listed(
+            Decision.DESCRIPTOR, registry.view.decisions.after, lambda entry: entry.name, shown, LOOKED_AT_MAX
+        )
         self._following = Following(registry, _watched(registry.view), progress_every_s)
 
     async def create_decision(self, request: CreateDecisionRequest, context: CallContext) -> CreateDecisionResponse:
@@ -80,27 +81,8 @@ class DecisionHandlers:
 
     async def list_decisions(self, request: ListDecisionsRequest, _context: CallContext) -> ListDecisionsResponse:
         """ListDecisions, of one revision."""
-        only = compile_filter(request.filter, Decision.DESCRIPTOR)
-        tokens = paging.Tokens(f"ListDecisions {request.parent} {request.filter}", self._registry.page_key)
-        after = await tokens.last(request.page_token)
-        await self._registry.await_consistency(request.consistency)
-        view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        revision, there = view.revision, view.decisions.after(request.parent, after, LOOKED_AT_MAX + 1)
-        page, last, size_bytes, pause = list[Decision](), "", 0, Pause(view.turns, only)
-        for entry in there[:LOOKED_AT_MAX]:
-            each = shown(entry)
-            each_bytes = each.ByteSize()
-            if only.matches(each):
-                if page and size_bytes + each_bytes > paging.PAGE_BYTES_MAX:  # one alone may have more
-                    break
-                page.append(each)
-                size_bytes += each_bytes
-            last = entry.name
-            if len(page) == size:
-                break
-            await pause.after(each_bytes)
-        token = await tokens.after(last) if there and last != there[-1].name else ""
-        return ListDecisionsResponse(decisions=page, next_page_token=token, revision=revision)
+        page = await page_of(self._registry, self._listed, request)
+        return ListDecisionsResponse(decisions=page.found, next_page_token=page.token, revision=page.revision)
 
     async def cast_vote(self, request: CastVoteRequest, _context: CallContext) -> CastVoteResponse:
         """CastVote."""
@@ -143,8 +125,8 @@ def _watched(view: View) -> Watched[DecisionEntry, Decision]:
         there=view.decisions.after,
         shown=shown,
         gone=lambda name, revision: Decision(name=name, revision=revision),
-        events=lambda revision, decisions, is_end: WatchDecisionsResponse(
-            revision=revision, events=DecisionEvents(decisions=decisions, snapshot_end=is_end)
+        events=lambda revision, decisions, is_end, continues: WatchDecisionsResponse(
+            revision=revision, events=DecisionEvents(decisions=decisions, snapshot_end=is_end, continues=continues)
         ),
         progress=lambda revision: WatchDecisionsResponse(revision=revision, progress=DecisionWatchProgress()),
         reset=lambda revision, oldest: WatchDecisionsResponse(

@@ -19,7 +19,7 @@ from holdfast.service.registry import Registry
 from holdfast.service.room import SMALL_BYTES
 from holdfast.service.slices import Pause
 from holdfast.service.watching import PROGRESS_EVERY_S, SNAPSHOT_PAGE, compacted, in_future
-from holdfast.topics import Changed, FellBehindError, Step, Topics
+from holdfast.topics import Changed, FellBehindError
 
 SMALL_SNAPSHOT = 16
 """Most resources, whether they match or not, of a snapshot that needs no room, nor do their bytes."""
@@ -47,7 +47,8 @@ class Watched(Generic[E, M]):
         there: All entries of a namespace, in the order of their names.
         shown: An entry as clients see it; at one revision always the same.
         gone: What is told of one that is gone, or that a filter no longer matches: its name, and the revision.
-        events: A response of one revision; the last argument says whether it ends a snapshot.
+        events: A response of one revision; the last arguments say whether it ends a snapshot, and whether more of its
+            revision follows.
         progress: A response that says how far a watch has come.
         reset: A response that says that it cannot go on, with the oldest revision to start from.
     """
@@ -57,12 +58,21 @@ class Watched(Generic[E, M]):
     there: Callable[[str], Sequence[E]]
     shown: Callable[[E], M]
     gone: Callable[[str, int], M]
-    events: Callable[[int, Sequence[M], bool], Message]
+    events: Callable[[int, Sequence[M], bool, bool], Message]
     progress: Callable[[int], Message]
     reset: Callable[[int, int], Message]
 
 
 Told: TypeAlias = Message | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A message of a revision: serialised, None if it says nothing, and the place among its changes after it."""
+
+    encoded: bytes | None
+    after: int
+    is_last: bool
 
 
 class Following(Generic[E, M]):
@@ -125,7 +135,7 @@ class Following(Generic[E, M]):
         async with self._registry.audience.room.taken(client, SMALL_BYTES + 1):
             revision = view.revision
             async for messages, is_last in self._pages(self._watched.there(parent), only):
-                yield revision, self._watched.events(revision, messages, is_last)
+                yield revision, self._watched.events(revision, messages, is_last, False)
 
     def _small_snapshot(self, parent: str, only: Filter) -> Message | None:
         """The one message of a snapshot of few bytes; None if it is not."""
@@ -139,7 +149,7 @@ class Following(Generic[E, M]):
                 return None
             if only.matches(message):
                 messages.append(message)
-        return self._watched.events(self._registry.view.revision, messages, True)
+        return self._watched.events(self._registry.view.revision, messages, True, False)
 
     async def _pages(self, there: Sequence[E], only: Filter) -> AsyncIterator[tuple[Sequence[M], bool]]:
         """Those that match, as many together as make one message, and whether they are the last."""
@@ -167,20 +177,13 @@ class Following(Generic[E, M]):
                     wait_s = max(0.0, told_s + self._progress_every_s - clock()) if request.progress_notify else None
                     position = max(position, await topics.advance(topic, wait_s))
                 else:
-                    position = step.revision
-                    encoded = await self._encoded(step, only)
+                    revision = step.revision
                     del step
-                    if encoded is not None and len(encoded) > SMALL_BYTES:
-                        size_bytes = len(encoded)
-                        del encoded
-                        async with self._registry.audience.room.taken(client, size_bytes):
-                            yield await self._made_again(topics, topic, position, only)
+                    async for told in self._revision(topic, revision, only, client):
+                        yield told
+                        del told
                         told_s = clock()
-                    elif encoded is not None:
-                        hit(Failpoint.BEFORE_WATCH_SEND)
-                        yield encoded
-                        hit(Failpoint.AFTER_WATCH_SEND)
-                        told_s = clock()
+                    position = revision
             except FellBehindError:
                 yield self._reset()
                 return
@@ -189,30 +192,67 @@ class Following(Generic[E, M]):
                 yield self._watched.progress(position)
                 told_s = clock()
 
-    async def _made_again(self, topics: Topics, topic: str, revision: int, only: Filter) -> bytes:
-        step = topics.next(topic, revision - 1)
-        encoded = await self._encoded(step, only) if step is not None else None
-        assert encoded is not None, f"revision {revision} told something before"
-        return encoded
+    async def _revision(self, topic: str, revision: int, only: Filter, client: str) -> AsyncIterator[bytes]:
+        """The responses that tell of one revision: none if nothing of it is wanted, several if one would be too large.
 
-    async def _encoded(self, step: Step, only: Filter) -> bytes | None:
-        """The response of a step; None if nothing of it is wanted. Made once for all who ask for the same."""
+        Raises:
+            FellBehindError: What is left of it has been dropped.
+        """
+        place, is_last = 0, False
+        while not is_last:
+            part = await self._part(topic, revision, only, place)
+            size_bytes, after, is_last = len(part.encoded or b""), part.after, part.is_last
+            if part.encoded is not None and size_bytes <= SMALL_BYTES:
+                hit(Failpoint.BEFORE_WATCH_SEND)
+                yield part.encoded
+                hit(Failpoint.AFTER_WATCH_SEND)
+            elif part.encoded is not None:
+                del part  # nobody waits for room with a message
+                async with self._registry.audience.room.taken(client, size_bytes):
+                    yield await self._made_again(topic, revision, only, place)
+            place = after
+
+    async def _made_again(self, topic: str, revision: int, only: Filter, place: int) -> bytes:
+        part = await self._part(topic, revision, only, place)
+        assert part.encoded is not None, f"revision {revision} told something before"
+        return part.encoded
+
+    async def _part(self, topic: str, revision: int, only: Filter, place: int) -> _Part:
+        """The response that tells of a revision from a place among its changes on. Made once for all who ask the same.
+
+        It ends before a change that is wanted, so that of what is wanted something always follows one that continues.
+        """
         topics = self._registry.view.history.topics
-        key = (step.changes[0].topic, step.revision, only.text)
+        step = topics.next(topic, revision - 1)
+        assert step is not None, f"revision {revision} was there before"
+        assert step.revision == revision, f"revision {revision} was there before {step.revision}"
+        key = (topic, revision, only.text, place)
+        kept: _Part
         if key in topics.responses:
-            return topics.responses.get(key)
+            kept = topics.responses.get(key)
+            return kept
         async with topics.judging:
             if key in topics.responses:
-                return topics.responses.get(key)
-            told, pause = list[M](), Pause(topics.turns, only)
-            for change in step.changes:
-                message = self._told(change, step.revision, only)
+                kept = topics.responses.get(key)
+                return kept
+            told, size_bytes, pause = list[M](), 0, Pause(topics.turns, only)
+            for after, change in enumerate(step.changes[place:], start=place):
+                message = self._told(change, revision, only)
+                message_bytes = message.ByteSize() if message is not None else 0
+                if told and message is not None and size_bytes + message_bytes > PAGE_BYTES_MAX:
+                    return self._kept(key, told, after, is_last=False)
                 if message is not None:
                     told.append(message)
+                    size_bytes += message_bytes
                 if len(step.changes) > 1:
-                    await pause.after(message.ByteSize() if message is not None else 0)
-            encoded = self._watched.events(step.revision, told, False).SerializeToString() if told else None
-            return topics.responses.keep(key, encoded, len(encoded or b""))
+                    await pause.after(message_bytes)
+            return self._kept(key, told, len(step.changes), is_last=True)
+
+    def _kept(self, key: tuple[str, int, str, int], told: Sequence[M], after: int, *, is_last: bool) -> _Part:
+        message = self._watched.events(key[1], told, False, not is_last) if told else None
+        part = _Part(message.SerializeToString() if message is not None else None, after, is_last)
+        self._registry.view.history.topics.responses.keep(key, part, len(part.encoded or b""))
+        return part
 
     def _told(self, change: Changed, revision: int, only: Filter) -> M | None:
         """What a change is to a watch with a filter: the resource as it is, or that it is gone; None if nothing."""

@@ -1,14 +1,23 @@
-"""Pages of lists: tokens that say where to go on, and refuse to be used for another query."""
+"""Pages of lists: what is on one, and tokens that say where to go on, and refuse to be used for another query."""
 
 import base64
 import binascii
 import hmac
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from holdfast.errors import invalid_field
+from holdfast.filtering import compile_filter
+from holdfast.registry.v1.consistency_pb2 import Consistency
+from holdfast.service.slices import Pause
+
+if TYPE_CHECKING:
+    from holdfast.service.registry import Registry
 
 PAGE_SIZE_DEFAULT = 100
 
@@ -18,6 +27,77 @@ PAGE_BYTES_MAX = 2 << 20
 """
 
 _SIGNATURE_BYTES = 16
+
+E = TypeVar("E")
+M = TypeVar("M", bound=Message)
+
+
+class ListRequest(Protocol):
+    """What every request for a page has."""
+
+    parent: str
+    page_size: int
+    page_token: str
+    filter: str
+    consistency: Consistency.ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[E, M]):
+    """One kind of resource: how its entries, which are never changed in place, are listed.
+
+    Attributes:
+        descriptor: The type of its messages, for filters.
+        there: Entries of a namespace in the order of their names: from the first after a name, so many at most.
+        name: The name of an entry.
+        shown: An entry as clients see it.
+        looked_at_max: Most entries looked at for one page; with a filter a page may be short, and others follow.
+    """
+
+    descriptor: Descriptor
+    there: Callable[[str, str, int], Sequence[E]]
+    name: Callable[[E], str]
+    shown: Callable[[E], M]
+    looked_at_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[M]):
+    """What is on a page, the token of the next, empty if there is none, and the revision it is true for."""
+
+    found: Sequence[M]
+    token: str
+    revision: int
+
+
+async def page_of(registry: "Registry", listed: Listed[E, M], request: ListRequest) -> Page[M]:
+    """The page that a request asks for, all of one revision.
+
+    Raises:
+        HoldfastError: INVALID_FIELD about `filter` or `page_token`, STORE_UNAVAILABLE.
+    """
+    only = compile_filter(request.filter, listed.descriptor)
+    query = f"{type(request).__name__.removesuffix('Request')} {request.parent} {request.filter}"
+    tokens = Tokens(query, registry.page_key)
+    after = await tokens.last(request.page_token)
+    await registry.await_consistency(request.consistency)
+    view, size = registry.view, request.page_size or PAGE_SIZE_DEFAULT
+    revision, there = view.revision, listed.there(request.parent, after, listed.looked_at_max + 1)
+    found, last, size_bytes, pause = list[M](), "", 0, Pause(view.turns, only)
+    for entry in there[: listed.looked_at_max]:
+        message = listed.shown(entry)
+        message_bytes = message.ByteSize()
+        if only.matches(message):
+            if found and size_bytes + message_bytes > PAGE_BYTES_MAX:  # one alone may have more
+                break
+            found.append(message)
+            size_bytes += message_bytes
+        last = listed.name(entry)
+        if len(found) == size:
+            break
+        await pause.after(message_bytes)
+    token = await tokens.after(last) if there and last != listed.name(there[-1]) else ""
+    return Page(found, token, revision)
 
 
 def fitting(found: Sequence[Message], first: int, count_max: int) -> int:

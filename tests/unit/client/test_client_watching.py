@@ -5,11 +5,19 @@ from collections.abc import Sequence
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from holdfast import errors as table
 from holdfast.client import Changes, HoldfastError, RetryPolicy, Snapshot, Timeouts
 from holdfast.client.calling import Caller
 from holdfast.client.watching import Watching
+from holdfast.coordination.v1.activation_service_pb2 import (
+    Activation,
+    ActivationEvents,
+    ActivationWatchReset,
+    WatchActivationsRequest,
+    WatchActivationsResponse,
+)
 from holdfast.errors import Reason
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
@@ -21,7 +29,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
     WatchReset,
 )
 
-Step = WatchAgentsResponse | Exception | None
+Step = WatchAgentsResponse | WatchActivationsResponse | Exception | None
 
 
 def events(revision: int, *names: str, is_snapshot_end: bool = False) -> WatchAgentsResponse:
@@ -54,7 +62,7 @@ class Stream:
         self._steps = list(steps)
         self.is_cancelled = False
 
-    async def read(self) -> WatchAgentsResponse | object:
+    async def read(self) -> Step | object:
         if not self._steps:
             await asyncio.Event().wait()
         step = self._steps.pop(0)
@@ -78,7 +86,7 @@ class Server:
     async def ready(self, timeout_s: float) -> None:
         """It stands."""
 
-    def __call__(self, request: WatchAgentsRequest) -> Stream:
+    def __call__(self, request: WatchAgentsRequest | WatchActivationsRequest) -> Stream:
         assert request.progress_notify
         self.began.append(request.start_revision)
         return self.streams[len(self.began) - 1]
@@ -151,3 +159,32 @@ async def test_a_watch_that_is_refused_for_what_it_is_ends(reason: Reason) -> No
     with pytest.raises(HoldfastError) as raised:
         await server.watch(1)
     assert raised.value.reason == reason.name
+
+
+def part(revision: int, *names: str, continues: bool = False) -> WatchActivationsResponse:
+    told = ActivationEvents(activations=[Activation(name=name) for name in names], continues=continues)
+    return WatchActivationsResponse(revision=revision, events=told)
+
+
+@pytest.mark.parametrize("cut", [LOST, WatchActivationsResponse(revision=5, reset=ActivationWatchReset())])
+async def test_a_revision_in_many_messages_is_told_once_and_whole(cut: Step) -> None:
+    """W4: also where the stream is lost between them, after which it is asked for again."""
+    snapshot = part(9, "z")
+    snapshot.events.snapshot_end = True
+    again = [snapshot] if isinstance(cut, Message) else [part(7, "a", continues=True), part(7, continues=False)]
+    server = Server([part(7, "a", continues=True), cut], [*again, part(10, "b", continues=True), part(10, "c")])
+    watching: Watching[Activation, Activation] = Watching(
+        Caller(server, Timeouts(), RetryPolicy(backoff_initial_s=1e-4, backoff_max_s=1e-3)),  # type: ignore[arg-type]
+        server,  # type: ignore[arg-type]
+        WatchActivationsRequest(parent="namespaces/test", start_revision=7),
+        lambda told: told.activations,
+        lambda told: told.activations,
+    )
+    steps = watching.steps()
+    found = [await anext(steps), await anext(steps)]
+    first = ("Snapshot", 9, ["z"]) if isinstance(cut, Message) else ("Changes", 7, ["a"])
+    assert [(type(step).__name__, step.revision, [each.name for each in step.items]) for step in found] == [
+        first,
+        ("Changes", 10, ["b", "c"]),
+    ]
+    assert server.began == [7, 0 if isinstance(cut, Message) else 7]

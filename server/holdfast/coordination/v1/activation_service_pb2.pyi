@@ -1227,14 +1227,19 @@ Global___WatchActivationsResponse: _TypeAlias = WatchActivationsResponse  # noqa
 
 @_typing.final
 class ActivationEvents(_message.Message):
-    """All activations that changed at one revision."""
+    """All activations that changed at one revision, or part of them; see `continues`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTIVATIONS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_END_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     snapshot_end: _builtins.bool
     """Set on the last message of the snapshot that opens a watch from revision 0."""
+    continues: _builtins.bool
+    """More of this revision follows in the next message, and the revision is whole only with the last of them. Where a reset, or the end
+    of the stream, comes instead, what came of it is void.
+    """
     @_builtins.property
     def activations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Activation]:
         """The activations as they now are; of one that is gone, name and revision alone."""
@@ -1244,10 +1249,11 @@ class ActivationEvents(_message.Message):
         *,
         activations: _abc.Iterable[Global___Activation] | None = ...,
         snapshot_end: _builtins.bool = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "continues", b"continues", "snapshot_end", b"snapshot_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -958,14 +958,19 @@ Global___WatchDecisionsResponse: _TypeAlias = WatchDecisionsResponse  # noqa: Y0
 
 @_typing.final
 class DecisionEvents(_message.Message):
-    """All decisions that changed at one revision."""
+    """All decisions that changed at one revision, or part of them; see `continues`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISIONS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_END_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     snapshot_end: _builtins.bool
     """Set on the last message of the snapshot that opens a watch from revision 0."""
+    continues: _builtins.bool
+    """More of this revision follows in the next message, and the revision is whole only with the last of them. Where a reset, or the end
+    of the stream, comes instead, what came of it is void.
+    """
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
         """The decisions as they now are; of one that is gone, name and revision alone."""
@@ -975,10 +980,11 @@ class DecisionEvents(_message.Message):
         *,
         decisions: _abc.Iterable[Global___Decision] | None = ...,
         snapshot_end: _builtins.bool = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continues", b"continues", "decisions", b"decisions", "snapshot_end", b"snapshot_end"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
