@@ -26,8 +26,8 @@ async def nobody_could(view: View, parent: str, asked: AgentSelector) -> Mapping
     In slices: where capabilities do not leave few agents, all of a namespace may have to be looked at.
     """
     selector = Selector.of_agents(asked)
-    for entry in _candidates(view, parent, asked):
-        if never_reason(selector, entry) is None:
+    async for part in sliced(_candidates(view, parent, asked), view.turns):
+        if any(never_reason(selector, entry) is None for entry in part):
             return None
     counts: Counter[Why] = Counter()
     async for part in sliced(_everyone(view, parent, asked), view.turns):

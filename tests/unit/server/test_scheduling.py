@@ -10,14 +10,14 @@ from google.protobuf.duration_pb2 import Duration
 
 from holdfast.coordination.v1 import activation_service_pb2 as pb
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
-from holdfast.core.activations import scheduling
+from holdfast.core.activations import scheduling, sharing
 from holdfast.core.activations.assigning import can_take, room
 from holdfast.core.activations.entry import ActivationEntry
 from holdfast.core.activations.scheduling import AGE_S_PER_POINT, POINTS_PER_LEAD
 from holdfast.core.state import AgentEntry
 from holdfast.errors import HoldfastError
 from holdfast.registry.v1.agent_pb2 import Agent, AgentTier, Capability
-from support.replica import Replica, replica
+from support.replica import CALL, PARENT, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 from support.working import Work, agent
 
@@ -214,9 +214,9 @@ async def test_what_is_known_of_agents_and_requesters_is_bounded(monkeypatch: py
     """Groups without work, agents that come and go meanwhile, and requesters are let go."""
     async with replica() as here:
         work, scheduler = Work(here), here.registry.view.activations.scheduler
-        scheduling_limits = {"IDLE_GROUPS_MAX": 4, "CHANGED_MAX": 10, "REQUESTERS_MAX": 5}
-        for name, value in scheduling_limits.items():
-            monkeypatch.setattr(scheduling, name, value)
+        monkeypatch.setattr(scheduling, "IDLE_GROUPS_MAX", 4)
+        monkeypatch.setattr(scheduling, "CHANGED_MAX", 10)
+        monkeypatch.setattr(sharing, "REQUESTERS_MAX", 5)
         await work.hire("a", slots=3)
         for number in range(20):
             fields: dict[str, Any] = {"selector": AgentSelector(any_of=[f"c{number}"]), "requester": f"r{number}"}
@@ -224,7 +224,7 @@ async def test_what_is_known_of_agents_and_requesters_is_bounded(monkeypatch: py
             await work.complete(await work.started("able", **fields))
             await here.deregister("able")
         assert len(scheduler._groups) <= 4
-        assert len(scheduler._served) <= 6
+        assert len(scheduler._shares._served) <= 6
         for number in range(30):
             await here.register(f"n{number}", ttl_s=60)
             await here.deregister(f"n{number}")
@@ -233,6 +233,36 @@ async def test_what_is_known_of_agents_and_requesters_is_bounded(monkeypatch: py
         for _ in range(300):
             each = await work.create(selector=AgentSelector(agent=agent("a")))
             await work.cancel(each)
-        (group,) = [each for each in scheduler._groups.values() if each.agent]
+        (group,) = [each for each in scheduler._groups.values() if each.ranking.hint.startswith("agent:")]
         assert group.entries <= 70
         assert len(cancelled) == 3
+
+
+async def test_a_large_fleet_is_looked_at_in_rounds_and_the_best_of_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody gets anything before all were looked at; who comes, goes or fills up between two rounds is known, too."""
+    monkeypatch.setattr("holdfast.service.dispatcher.RANKED_AT_ONCE", 10)
+    async with replica() as here:
+        work, weight = Work(here), 1
+        await here.batch({f"n{number:02}": {} for number in range(95)})
+        for name in ("best", "gone", "second"):
+            await here.register(name, agent=Agent(coordination_priority=100 - weight))
+            weight += 1
+        created = [
+            (
+                await here.activations.create_activation(
+                    pb.CreateActivationRequest(parent=PARENT, activation=pb.Activation()), CALL
+                )
+            ).activation
+            for _ in range(2)
+        ]
+        rounds = 0
+        while here.registry.view.activations.changed.is_set():
+            rounds += 1
+            await here.dispatcher.make_round()
+            if rounds == 5:
+                assert {(await work.read(each)).state for each in created} == {PENDING}
+                await here.deregister("gone")
+                await here.register("late", agent=Agent(coordination_priority=99, tier=AgentTier.AGENT_TIER_1_CORE))
+        assert rounds >= 10
+        assert [(await work.read(each)).agent for each in created] == [agent("late"), agent("best")]
+        await assert_view_is_what_the_store_says(here.registry)

@@ -1,6 +1,6 @@
 """Which activation goes to which agent next, found without looking at all of either.
 
-**Which activation**: the one with the highest score,
+The one with the highest score goes first,
 
     priority + waited_s / AGE_S_PER_POINT - POINTS_PER_LEAD * lead
 
@@ -9,11 +9,9 @@ all rise alike with time, so their order needs no clock. Nothing starves: what c
 `(100 - priority) * AGE_S_PER_POINT` seconds later never goes first by its priority, and a requester who asks for much
 falls behind by what it gets.
 
-**Which agent**: the first in the order of `matching.order` that is LIVE, ENABLED, matches, has a free slot, and whose
-breaker lets work through; but the one whose attempt failed last only if no other is free, and one that declined not
-before its pause is over.
+**Which agent** is said by `ranking`.
 
-Activations that ask the same of agents form a group, which keeps their agents ranked; what changes about an agent
+Activations that ask the same of agents form a group, which has a ranking of its agents; what changes about an agent
 concerns only the groups that could use it.
 """
 
@@ -24,12 +22,9 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from holdfast import names
-from holdfast.coordination.v1.selector_pb2 import AgentSelector
-from holdfast.core.activations.assigning import room
 from holdfast.core.activations.entry import PENDING, ActivationEntry
-from holdfast.core.matching import Selector, first_reason, order
-from holdfast.core.state import AgentEntry
-from holdfast.indexes import Population
+from holdfast.core.activations.ranking import Agents, Ranking
+from holdfast.core.activations.sharing import Shares
 
 AGE_S_PER_POINT = 1.0
 """Waiting that counts as much as one point of priority: the least urgent overtakes the most urgent after 99 s."""
@@ -42,34 +37,14 @@ pieces of it others get their turn.
 IDLE_GROUPS_MAX = 256
 """Groups without activations whose ranking is kept for those to come; the longest unused go first."""
 
-REQUESTERS_MAX = 10_000
-"""Requesters remembered without waiting work; beyond, they are forgotten and count as new."""
-
 CHANGED_MAX = 10_000
 """Agents that changed while nothing waits, before what is known of all of them is dropped."""
 
-Rank: TypeAlias = tuple[int, int, int, str]
 Key: TypeAlias = tuple[str, bytes]
 
 
-class Fleet(Protocol):
+class Fleet(Agents, Protocol):
     """The agents and activations at one revision."""
-
-    def agent(self, name: str) -> AgentEntry | None:
-        """The agent of this name, expired ones included."""
-        ...
-
-    def agents(self, names: Sequence[str]) -> list[AgentEntry]:
-        """The agents of these names; all are there."""
-        ...
-
-    def slots_held(self, name: str) -> int:
-        """How many pieces of work the agent of this name holds."""
-        ...
-
-    def population(self, parent: str) -> Population:
-        """The agents of a namespace, with their indexes."""
-        ...
 
     def activation(self, name: str) -> ActivationEntry | None:
         """The activation of this name."""
@@ -82,16 +57,13 @@ _Place: TypeAlias = tuple[int, int, str]
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Activations that ask the same, by requester, and the agents that are free for them, ranked."""
+    """Activations that ask the same, by requester, and the agents that are free for them."""
 
     key: Key
-    agent: str
-    selector: Selector
+    ranking: Ranking
     waiting: dict[str, list[_Place]] = field(default_factory=dict[str, list[_Place]])
     heads: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     listed: dict[str, int] = field(default_factory=dict[str, int])
-    ranking: list[tuple[Rank, str]] = field(default_factory=list[tuple[Rank, str]])
-    known: dict[str, Rank] = field(default_factory=dict[str, Rank])
     aside: dict[str, None] = field(default_factory=dict[str, None])
     count: int = 0
     entries: int = 0
@@ -109,21 +81,8 @@ class _Group:
 
     @property
     def hint(self) -> tuple[str, str]:
-        """By what an agent is found to concern this group: its name, a capability, or the namespace alone."""
-        if self.agent:
-            return self.parent, f"agent:{self.agent}"
-        return self.parent, f"capability:{min(self.selector.all_of)}" if self.selector.all_of else ""
-
-    def rank(self, name: str, rank: Rank | None) -> None:
-        """Says where an agent stands now; None: it cannot take any."""
-        if rank is None:
-            self.known.pop(name, None)
-        elif self.known.get(name) != rank:
-            self.known[name] = rank
-            heapq.heappush(self.ranking, (rank, name))
-            if len(self.ranking) > 2 * len(self.known) + 64:
-                self.ranking = [(each, agent) for agent, each in self.known.items()]
-                heapq.heapify(self.ranking)
+        """By what an agent is found to concern this group."""
+        return self.parent, self.ranking.hint
 
 
 class Scheduler:
@@ -139,14 +98,13 @@ class Scheduler:
         self._came = 0
         self._changed: dict[str, None] = {}
         self._ready: dict[Key, None] = {}
-        self._served: Counter[tuple[str, str]] = Counter()
-        self._waiting: Counter[tuple[str, str]] = Counter()
-        self._floor: Counter[str] = Counter()
+        self._unranked: dict[Key, None] = {}
+        self._shares = Shares()
 
     @property
     def has_work(self) -> bool:
-        """Whether `pick` may find something."""
-        return bool(self._ready or (self._changed and self._group_of))
+        """Whether `pick` may find something, at once or after `rank`."""
+        return bool(self._ready or self._unranked or (self._changed and self._group_of))
 
     # What changes.
 
@@ -160,10 +118,7 @@ class Scheduler:
         self._group_of[entry.name] = group, requester
         self._idle.pop(group.key, None)
         group.count += 1
-        whose = (group.parent, requester)
-        if not self._waiting[whose]:
-            self._served[whose] = max(self._served[whose], self._floor[group.parent])
-        self._waiting[whose] += 1
+        self._shares.join(group.parent, requester)
         self._enqueue(group, entry)
 
     def drop(self, name: str) -> None:
@@ -174,7 +129,7 @@ class Scheduler:
         self._queued.discard(name)
         group.aside.pop(name, None)
         group.count -= 1
-        self._leave(group.parent, requester)
+        self._shares.leave(group.parent, requester)
         if not group.count:
             group.clear()
             self._ready.pop(group.key, None)
@@ -182,18 +137,10 @@ class Scheduler:
             if len(self._idle) > IDLE_GROUPS_MAX:
                 self._forget(next(iter(self._idle)))
 
-    def _leave(self, parent: str, requester: str) -> None:
-        whose = (parent, requester)
-        self._waiting[whose] -= 1
-        if not self._waiting[whose]:
-            del self._waiting[whose]
-            if len(self._served) > REQUESTERS_MAX + len(self._waiting):
-                for other in [each for each in self._served if each not in self._waiting]:
-                    del self._served[other]
-
     def _forget(self, key: Key) -> None:
         del self._idle[key]
         group = self._groups.pop(key)
+        self._unranked.pop(key, None)
         hinted = self._by_hint[group.hint]
         del hinted[key]
         if not hinted:
@@ -210,6 +157,21 @@ class Scheduler:
                 self._forget(key)
 
     # What is proposed.
+
+    def rank(self, count_max: int) -> bool:
+        """Looks at agents for groups that are new, at most `count_max`: nobody gets anything of a group before.
+
+        Returns:
+            Whether there are more to look at.
+        """
+        while self._unranked and count_max > 0:
+            key = next(iter(self._unranked))
+            group = self._groups[key]
+            count_max -= group.ranking.look_on(count_max)
+            if group.ranking.is_whole:
+                del self._unranked[key]
+                self._note_ready(group)
+        return bool(self._unranked)
 
     def pick(self, count_max: int) -> Mapping[str, Sequence[str]]:
         """Activations by the agent that is to get them, the most urgent first, at most `count_max`.
@@ -235,7 +197,7 @@ class Scheduler:
     def _give_turn(self, key: Key, turns: list[tuple[int, Key]]) -> None:
         """Puts a group in its place among others; one that has no work, or nobody for it, is not ready any more."""
         group = self._groups[key]
-        head = self._head(group) if group.known else None
+        head = self._head(group) if group.ranking else None
         if head is None:
             self._ready.pop(key, None)
         else:
@@ -264,56 +226,12 @@ class Scheduler:
         self._queued.discard(name)
         entry = self._fleet.activation(name)
         assert entry is not None, f"{name} waits, and is not there"
-        agent = self._best(group, entry, reserved)
+        agent = group.ranking.best(entry, reserved)
         if agent is None:
             group.aside[name] = None
             return None
-        whose = (group.parent, requester)
-        self._floor[group.parent] = max(self._floor[group.parent], self._served[whose])
-        self._served[whose] += 1
+        self._shares.serve(group.parent, requester)
         return name, agent
-
-    def _best(self, group: _Group, entry: ActivationEntry, reserved: Counter[str]) -> str | None:
-        """The best agent for an activation, counted as given one more."""
-        declined, failed_last = entry.state.declined, entry.state.failure.agent
-        passed: list[str] = []
-        chosen: str | None = None
-        while (name := self._first(group, reserved)) is not None:
-            if name not in declined and name != failed_last:
-                chosen = name
-                break
-            passed.append(name)
-            heapq.heappop(group.ranking)
-        if chosen is None and failed_last in passed and failed_last not in declined:
-            chosen = failed_last
-        for name in passed:
-            heapq.heappush(group.ranking, (group.known[name], name))
-        if chosen is not None:
-            group.rank(chosen, self._rank(group, chosen, reserved[chosen] + 1))
-        return chosen
-
-    def _first(self, group: _Group, reserved: Counter[str]) -> str | None:
-        """The agent that stands first now; it stays on top of the ranking."""
-        while group.ranking:
-            rank, name = group.ranking[0]
-            if group.known.get(name) == rank:
-                now = self._rank(group, name, reserved[name])
-                if now == rank:
-                    return name
-                group.rank(name, now)
-                continue
-            heapq.heappop(group.ranking)
-        return None
-
-    def _rank(self, group: _Group, name: str, reserved: int) -> Rank | None:
-        """Where an agent stands for a group, with so many activations more than it holds; None if it can take none."""
-        entry = self._fleet.agent(name)
-        if entry is None or not entry.is_live or (group.agent and group.agent != name):
-            return None
-        free = room(entry, self._fleet.slots_held(name) + reserved)
-        if first_reason(group.selector, entry, free) is not None:
-            return None
-        return order(entry.agent, free)
 
     # Groups and queues.
 
@@ -322,19 +240,14 @@ class Scheduler:
         key = (names.parent_of(entry.name), asked.SerializeToString(deterministic=True))
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(key, asked.agent, Selector.of_agents(asked))
+            group = self._groups[key] = _Group(key, Ranking(self._fleet, key[0], asked))
             self._by_hint[group.hint][key] = None
-            for each in self._candidates(group, asked):
-                group.rank(each.agent.name, self._rank(group, each.agent.name, 0))
+            self._unranked[key] = None
         return group
 
-    def _candidates(self, group: _Group, asked: AgentSelector) -> Sequence[AgentEntry]:
-        if group.agent:
-            entry = self._fleet.agent(group.agent)
-            return [entry] if entry is not None else []
-        population = self._fleet.population(group.parent)
-        near = population.nearest(asked.all_of, asked.any_of)
-        return population.live.after("") if near is None else self._fleet.agents(list(near))
+    def _note_ready(self, group: _Group) -> None:
+        if group.count and group.ranking and group.ranking.is_whole:
+            self._ready[group.key] = None
 
     def _enqueue(self, group: _Group, entry: ActivationEntry) -> None:
         requester = entry.record.activation.requester
@@ -345,8 +258,7 @@ class Scheduler:
         group.entries += 1
         if queue[0][2] == entry.name:
             self._list(group, requester)
-        if group.known:
-            self._ready[group.key] = None
+        self._note_ready(group)
         if group.entries > 2 * group.count + 64:
             self._tidy(group)
 
@@ -365,7 +277,7 @@ class Scheduler:
             heapq.heappush(group.heads, (key, requester))
 
     def _lag(self, group: _Group, requester: str) -> int:
-        return int(self._served[group.parent, requester] * POINTS_PER_LEAD * AGE_S_PER_POINT * 1000)
+        return int(self._shares.lead(group.parent, requester) * POINTS_PER_LEAD * AGE_S_PER_POINT * 1000)
 
     def _head(self, group: _Group) -> tuple[int, str] | None:
         """The requester whose turn it is in a group; None if nobody waits."""
@@ -395,9 +307,8 @@ class Scheduler:
         for name in changed:
             for key in self._concerned(name):
                 group = self._groups[key]
-                group.rank(name, self._rank(group, name, 0))
-                if group.known and group.count:
-                    self._ready[key] = None
+                group.ranking.look_at(name)
+                self._note_ready(group)
                 aside, group.aside = group.aside, {}
                 for each in aside:
                     self._wait_again(each)
