@@ -93,7 +93,6 @@ class WorkNode(Node):
 
     async def _run(self) -> None:
         await super()._run()
-        self._part("deadlines", self.registry.deadlines.run())
         self._part("dispatcher", Dispatcher(self.registry).run())
 
     def handler(self, op: str) -> Any:

@@ -1,6 +1,5 @@
 """HandoffService: offer, answer, take back, read."""
 
-from holdfast.activations import timer_key
 from holdfast.coordination.v1.handoff_service_pb2 import (
     AcceptHandoffRequest,
     AcceptHandoffResponse,
@@ -20,11 +19,10 @@ from holdfast.core.activations.ending import Timer
 from holdfast.core.handoffs import deciding
 from holdfast.core.handoffs.deciding import Answer, Offer
 from holdfast.core.handoffs.entry import find, shown
-from holdfast.filtering import compile_filter
-from holdfast.service import paging
 from holdfast.service.context import CallContext
+from holdfast.service.paging import Listed, page_of
 from holdfast.service.registry import Registry
-from holdfast.service.slices import Pause
+from holdfast.timers import timer_key
 
 LOOKED_AT_MAX = 1_000
 """Most handoffs looked at for one page; with a filter a page may be short, and others follow."""
@@ -35,6 +33,9 @@ class HandoffHandlers:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._listed = Listed(
+            Handoff.DESCRIPTOR, registry.view.handoffs.after, lambda entry: entry.name, shown, LOOKED_AT_MAX
+        )
 
     async def offer_handoff(self, request: OfferHandoffRequest, _context: CallContext) -> OfferHandoffResponse:
         """OfferHandoff."""
@@ -62,15 +63,28 @@ class HandoffHandlers:
         return RejectHandoffResponse(handoff=handoff)
 
     def _answer(self, request: AcceptHandoffRequest | RejectHandoffRequest) -> Answer:
-        registry = self._registry
-        is_over = registry.deadlines.is_past(request.name)
-        return Answer(request.name, request.agent, request.agent_fence, registry.now(), is_over)
+        is_over = self._is_over(request.name)
+        return Answer(request.name, request.agent, request.agent_fence, self._registry.now(), is_over)
+
+    def _is_over(self, name: str) -> bool:
+        """Whether the deadline of a handoff, or of its activation, has passed, though it may not be written yet."""
+        deadlines, entry = self._registry.deadlines, self._registry.view.handoff(name)
+        if entry is None:
+            return False
+        return deadlines.is_past(name) or deadlines.is_past(timer_key(Timer.END, entry.record.handoff.activation))
 
     async def withdraw_handoff(self, request: WithdrawHandoffRequest, _context: CallContext) -> WithdrawHandoffResponse:
         """WithdrawHandoff."""
         registry = self._registry
         handoff = await registry.execute(
-            lambda reader: deciding.withdraw(reader, request.name, request.fence, request.reason, registry.now())
+            lambda reader: deciding.withdraw(
+                reader,
+                request.name,
+                request.fence,
+                request.reason,
+                registry.now(),
+                is_over=self._is_over(request.name),
+            )
         )
         return WithdrawHandoffResponse(handoff=handoff)
 
@@ -82,21 +96,5 @@ class HandoffHandlers:
 
     async def list_handoffs(self, request: ListHandoffsRequest, _context: CallContext) -> ListHandoffsResponse:
         """ListHandoffs, of one revision, which is why few are looked at for one page."""
-        only = compile_filter(request.filter, Handoff.DESCRIPTOR)
-        tokens = paging.Tokens(f"ListHandoffs {request.parent} {request.filter}", self._registry.page_key)
-        after = await tokens.last(request.page_token)
-        await self._registry.await_consistency(request.consistency)
-        view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        revision, there = view.revision, view.handoffs.after(request.parent, after, LOOKED_AT_MAX + 1)
-        page, last, size_bytes, pause = list[Handoff](), "", 0, Pause(view.turns, only)
-        for entry in there[:LOOKED_AT_MAX]:
-            each = shown(entry)
-            if only.matches(each):
-                page.append(each)
-                size_bytes += each.ByteSize()
-            last = entry.name
-            if len(page) == size or size_bytes >= paging.PAGE_BYTES_MAX:
-                break
-            await pause.after(each.ByteSize())
-        token = await tokens.after(last) if there and last != there[-1].name else ""
-        return ListHandoffsResponse(handoffs=page, next_page_token=token, revision=revision)
+        page = await page_of(self._registry, self._listed, request)
+        return ListHandoffsResponse(handoffs=page.found, next_page_token=page.token, revision=page.revision)

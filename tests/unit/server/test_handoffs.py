@@ -13,14 +13,19 @@ from holdfast import validation
 from holdfast.coordination.v1 import activation_service_pb2 as activations_pb
 from holdfast.coordination.v1 import handoff_service_pb2 as pb
 from holdfast.core.activations.breaker import FAILURES_MAX
+from holdfast.core.activations.creating import DEADLINE_S
 from holdfast.core.handoffs import deciding, forgetting
 from holdfast.errors import HoldfastError, Reason
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.service.janitor import Janitor
-from holdfast.store.memory import MemoryStore
+from holdfast.store.interface import Store
+from support.engines import new_store
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 from support.working import Work, agent, in_s, policy
+
+pytestmark = pytest.mark.usefixtures("each_engine")
+"""On every engine."""
 
 RUNNING, HANDING_OFF = activations_pb.ACTIVATION_STATE_RUNNING, activations_pb.ACTIVATION_STATE_HANDING_OFF
 
@@ -58,7 +63,7 @@ class Handing:
 
 @contextlib.asynccontextmanager
 async def handing(
-    store: MemoryStore | None = None, clock: Clock | None = None
+    store: Store | None = None, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Handing, activations_pb.Activation]]:
     """Work that runs at `a`, with `b` there and free; at the end the view is what the store says."""
     async with replica(store, clock) as here:
@@ -274,12 +279,27 @@ async def test_a_repeated_request_makes_one_offer() -> None:
             await hands.offer(running, "r", reason="other")
 
 
-async def test_accepting_too_late_is_refused_before_the_end_is_written() -> None:
+@pytest.mark.parametrize("passed", ["its own deadline", "that of its activation"])
+@pytest.mark.parametrize("said", ["accept", "reject", "withdraw"])
+async def test_what_is_said_too_late_is_refused_before_the_end_is_written(passed: str, said: str) -> None:
+    """H2: after its deadline, or its activation's, nobody acts on an offer, though its end may not be written yet."""
+    async with handing() as (hands, running):
+        is_own = passed == "its own deadline"
+        offered = await hands.offer(running, deadline=in_s(hands.here, 5 if is_own else 2 * DEADLINE_S))
+        hands.here.clock.now_s += 6 if is_own else DEADLINE_S + 1
+        async with refused(Reason.HANDOFF_CLOSED, hands):
+            if said == "withdraw":
+                await hands.withdraw(offered, running.fence)
+            else:
+                await getattr(hands, said)(offered)
+
+
+async def test_an_offer_does_not_expire_before_its_time() -> None:
+    """Also where something acts on its deadline that has moved, or has not passed."""
     async with handing() as (hands, running):
         offered = await hands.offer(running, deadline=in_s(hands.here, 5))
-        hands.here.clock.now_s += 6
-        async with refused(Reason.HANDOFF_CLOSED, hands):
-            await hands.accept(offered)
+        await hands.here.registry._act_on_deadline(offered.name)
+        assert (await hands.read(offered)).state == pb.HANDOFF_STATE_OFFERED
 
 
 async def test_of_those_who_answer_at_the_same_moment_one_is_heard() -> None:
@@ -321,7 +341,7 @@ async def test_a_chain_goes_on_from_agent_to_agent() -> None:
 
 
 async def test_offers_outlive_a_restart() -> None:
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with handing(store, clock) as (hands, running):
         offered = await hands.offer(running, deadline=in_s(hands.here, 20))
     async with replica(store, clock) as here:

@@ -169,7 +169,10 @@ def _check_taker(reader: Reader, taker: AgentEntry) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Who answers an offer, and when. `is_over`: its deadline has passed, by a clock that does not jump."""
+    """Who answers an offer, and when.
+
+    `is_over`: its deadline, or that of its activation, has passed, by a clock that does not jump.
+    """
 
     name: str
     agent: str
@@ -211,21 +214,21 @@ def reject(reader: Reader, answer: Answer, reason: str) -> Plan[Handoff]:
     return _kept(reader, entry, activation, HANDOFF_STATE_REJECTED, reason, answer.now)
 
 
-def withdraw(reader: Reader, name: str, fence: int, reason: str, now: Timestamp) -> Plan[Handoff]:
-    """Decides WithdrawHandoff, by the owner.
+def withdraw(reader: Reader, name: str, fence: int, reason: str, now: Timestamp, *, is_over: bool) -> Plan[Handoff]:
+    """Decides WithdrawHandoff, by the owner. `is_over` as of an `Answer`.
 
     Raises:
         HoldfastError: HANDOFF_NOT_FOUND, HANDOFF_CLOSED, FENCE_STALE.
     """
-    entry, activation = _offered(reader, name)
+    entry, activation = _offered(reader, name, is_over=is_over)
     check_activation_fence(activation, fence)
     return _kept(reader, entry, activation, HANDOFF_STATE_WITHDRAWN, reason, now)
 
 
-def expire(reader: Reader, name: str, now: Timestamp) -> Plan[bool]:
-    """Decides what the passing of an offer's deadline does. Answers whether anything."""
+def expire(reader: Reader, name: str, now: Timestamp, *, is_over: bool) -> Plan[bool]:
+    """Decides what the passing of an offer's deadline does. Answers whether anything; others may have been faster."""
     entry = reader.handoff(name)
-    if entry is None or entry.current != HANDOFF_STATE_OFFERED or entry.activation is None:
+    if not is_over or entry is None or entry.current != HANDOFF_STATE_OFFERED or entry.activation is None:
         return Plan(Txn(), lambda _: False)
     txn = _kept(reader, entry, entry.activation, HANDOFF_STATE_EXPIRED, "nobody answered in time", now).txn
     return Plan(txn, lambda _: True)
@@ -242,19 +245,20 @@ def cancel_void(reader: Reader, name: str, now: Timestamp) -> Plan[bool]:
     return Plan(txn, lambda _: True)
 
 
-def _offered(reader: Reader, name: str) -> tuple[HandoffEntry, ActivationEntry]:
+def _offered(reader: Reader, name: str, *, is_over: bool) -> tuple[HandoffEntry, ActivationEntry]:
     """An offer that stands, and its activation."""
     entry = find(reader, name)
     if entry.current != HANDOFF_STATE_OFFERED or entry.activation is None:
         raise closed(entry)
+    if is_over:
+        deadline = entry.record.handoff.deadline.ToJsonString()
+        raise closed(entry, f"ended by its deadline, {deadline}, or by that of {entry.activation.name}")
     return entry, entry.activation
 
 
 def _answered(reader: Reader, answer: Answer) -> tuple[HandoffEntry, ActivationEntry]:
     """An offer that stands, answered by the agent it was made to."""
-    entry, activation = _offered(reader, answer.name)
-    if answer.is_over:
-        raise closed(entry, f"ended by its deadline, {entry.record.handoff.deadline.ToJsonString()}")
+    entry, activation = _offered(reader, answer.name, is_over=answer.is_over)
     to_agent = entry.record.handoff.to_agent
     if answer.agent != to_agent:
         raise _not_owner(answer.name, to_agent, answer.agent)
