@@ -97,6 +97,13 @@ def grant_without_comparing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def held_by_two_at_a_time() -> Iterator[None]:
+    """Who asks for what is held is told of that hold as if it were its own, and works under its fence."""
+    with patch.object(acquiring, "_is_by", lambda _entry, _command: True):
+        yield
+
+
+@contextlib.contextmanager
 def hold_outlives_its_lease() -> Iterator[None]:
     """What is held is held until somebody gives it back or takes it away."""
     with patch.object(HoldEntry, "is_held", property(lambda self: not self.record.HasField("taken"))):
@@ -121,6 +128,7 @@ PLANTED: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = 
     "release-without-owner-check": (release_without_owner_check, "K3"),
     "waiters-last-in-first-out": (waiters_last_in_first_out, "K5"),
     "grant-without-comparing": (grant_without_comparing, "K4"),
+    "held-by-two-at-a-time": (held_by_two_at_a_time, "K1"),
     "hold-outlives-its-lease": (hold_outlives_its_lease, "K3"),
     "observers-miss-leaders": (observers_miss_leaders, "E1"),
 }

@@ -10,19 +10,27 @@ from unittest.mock import patch
 
 from google.protobuf.message import Message
 
-from holdfast.activations import Activations, TimeKeeper, timer_key
+from holdfast.activations import Activations
 from holdfast.coordination.v1.activation_service_pb2 import ActivationFailure
-from holdfast.coordination.v1.handoff_service_pb2 import AcceptHandoffRequest, AcceptHandoffResponse
+from holdfast.coordination.v1.handoff_service_pb2 import (
+    HANDOFF_STATE_EXPIRED,
+    HANDOFF_STATE_REJECTED,
+    AcceptHandoffRequest,
+    AcceptHandoffResponse,
+    HandoffState,
+)
 from holdfast.core.activations import assigning, breaker, creating, ending, owning
 from holdfast.core.activations.breaker import WorkEntry
 from holdfast.core.activations.ending import Timer
 from holdfast.core.activations.entry import ActivationEntry, following, state_key
 from holdfast.core.handoffs import deciding
+from holdfast.core.handoffs.entry import HandoffEntry
 from holdfast.core.state import AgentEntry, Plan
 from holdfast.service.context import CallContext
 from holdfast.service.handoffs import HandoffHandlers
 from holdfast.storage.v1.activations_pb2 import ActivationStateRecord, WorkRecord
 from holdfast.store.interface import Txn
+from holdfast.timers import TimeKeeper, timer_key
 
 
 @contextlib.contextmanager
@@ -100,6 +108,32 @@ def hand_over_in_two_revisions() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _give_away_at(*ends: HandoffState.ValueType) -> Iterator[None]:
+    written = deciding._written
+
+    def generous(
+        reader: Any, entry: HandoffEntry, activation: ActivationEntry, state: ActivationStateRecord, *rest: Any
+    ) -> Txn:
+        taker = reader.agent(entry.record.handoff.to_agent)
+        if entry.record.handoff.state in ends and taker is not None and taker.is_live:
+            state.agent, state.agent_uid = taker.agent.name, taker.agent.uid
+        return written(reader, entry, activation, state, *rest)
+
+    with patch.object(deciding, "_written", generous):
+        yield
+
+
+def give_away_what_is_rejected() -> AbstractContextManager[None]:
+    """Whom work was offered owns it, though it said no."""
+    return _give_away_at(HANDOFF_STATE_REJECTED)
+
+
+def give_away_what_nobody_answered() -> AbstractContextManager[None]:
+    """Whom work was offered owns it once the offer has expired."""
+    return _give_away_at(HANDOFF_STATE_EXPIRED)
+
+
+@contextlib.contextmanager
 def try_again_for_ever() -> Iterator[None]:
     """Nobody looks at max_attempts."""
     tried_again = owning.tried_again
@@ -157,6 +191,8 @@ PLANTED_WORK: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str
     "assign-without-looking-at-slots": (assign_without_looking_at_slots, "X4"),
     "let-deadlines-pass": (let_deadlines_pass, "X5"),
     "hand-over-in-two-revisions": (hand_over_in_two_revisions, "H1"),
+    "give-away-what-is-rejected": (give_away_what_is_rejected, "H2"),
+    "give-away-what-nobody-answered": (give_away_what_nobody_answered, "H2"),
     "build-a-breaker-per-call": (build_a_breaker_per_call, "breaker"),
 }
 """Each bug, and the invariant by which it must be noticed."""

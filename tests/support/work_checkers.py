@@ -203,7 +203,7 @@ def _ownerless(history: WorkHistory) -> Iterator[Violation]:
 
 
 def owner_stays(history: WorkHistory) -> Iterator[Violation]:
-    """H2: rejected or withdrawn, it is owned under the same fence in that revision."""
+    """H2: rejected, withdrawn or expired, it is owned by the same agent under the same fence."""
     at = {(each.activation.name, each.revision): each.activation for each in history.told}
     for answer in history.answers:
         if answer.op in ("RejectHandoff", "WithdrawHandoff"):
@@ -211,6 +211,17 @@ def owner_stays(history: WorkHistory) -> Iterator[Violation]:
             seen = at.get((handoff.activation, handoff.revision))
             if seen is not None and (seen.agent, seen.fence) != (handoff.from_agent, handoff.from_fence):
                 yield _violation("H2", f"{handoff.name} ended without, and the owner changed", seen, handoff)
+    last: dict[str, pb.Activation] = {}
+    for told in history.told:
+        if not told.is_whole:
+            last.clear()
+        now, before = told.activation, last.get(told.activation.name)
+        last[now.name] = now
+        if before is None or before.state != pb.ACTIVATION_STATE_HANDING_OFF or now.handoffs != before.handoffs:
+            continue
+        is_running = now.state in (pb.ACTIVATION_STATE_RUNNING, pb.ACTIVATION_STATE_HANDING_OFF)
+        if is_running and (now.agent, now.fence) != (before.agent, before.fence):
+            yield _violation("H2", f"{now.name} was not handed over, and the owner changed", before, now)
 
 
 def broken_agents_rest(history: WorkHistory) -> Iterator[Violation]:
