@@ -4,12 +4,8 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
-from holdfast.core.activations.breaker import WorkEntry
 from holdfast.core.activations.creating import ms
 from holdfast.core.activations.ending import Timer
 from holdfast.core.activations.entry import (
@@ -25,9 +21,10 @@ from holdfast.core.activations.scheduling import Fleet, Scheduler
 from holdfast.core.state import AgentEntry
 from holdfast.indexes import Names
 from holdfast.parts import Kind, Part
-from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_BANNED, BREAKER_STATE_OPEN, BreakerState
-from holdfast.storage.v1.activations_pb2 import ActivationRecord, ActivationStateRecord, WorkRecord
+from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_BANNED
+from holdfast.storage.v1.activations_pb2 import ActivationRecord, ActivationStateRecord
 from holdfast.store.interface import KeyValue
+from holdfast.timers import TimeKeeper, keep, timer_key
 from holdfast.topics import Changed
 
 SILENCE_FACTOR = 4 / 3
@@ -38,33 +35,6 @@ is written at least every third of it, so that nobody is given up early; see `se
 
 ENTRY_BYTES = 1 << 10
 """What an activation that was takes in memory, besides its state and what it shares with the one that is."""
-
-
-class TimeKeeper(Protocol):
-    """Keeps times as the view learns of them."""
-
-    def set(self, name: str, deadline: Timestamp) -> None:
-        """Something has a deadline from now on, in the place of the one before."""
-        ...
-
-    def listen(self, name: str, since_revision: int, silence_s: float) -> None:
-        """Somebody must be heard of, after a revision that is as new as now."""
-        ...
-
-    def clear(self, name: str) -> None:
-        """It has none any more."""
-        ...
-
-
-def timer_key(timer: Timer, name: str) -> str:
-    """The name under which a time is kept that an activation, or an agent's breaker, waits for."""
-    return f"{name}#{timer}"
-
-
-def timer_of(key: str) -> tuple[Timer, str]:
-    """What such a name says."""
-    name, _, timer = key.partition("#")
-    return Timer(timer), name
 
 
 class Remembered:
@@ -106,12 +76,11 @@ class Activations(Part):
         remembered: Those that have ended, but for dead letters.
         dead: Dead letters.
         counts: How many there are, by state.
-        breakers: How many agents have a breaker in each state, of those that were ever given work.
         on_handoff_left: Called with a handoff that an activation does not wait for any more, however that came.
         on_changed: Called with each as it was and as it is, when its state changes.
     """
 
-    def __init__(self, fleet: Fleet, times: TimeKeeper, agent_breaks: Callable[[str, WorkEntry], None]) -> None:
+    def __init__(self, fleet: Fleet, times: TimeKeeper) -> None:
         self.scheduler = Scheduler(fleet)
         self.changed = asyncio.Event()
         self.lost: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -119,17 +88,13 @@ class Activations(Part):
         self.remembered = Remembered(self.get)
         self.dead = Remembered(self.get)
         self.counts: Counter[State] = Counter()
-        self.breakers: Counter[BreakerState.ValueType] = Counter()
         self.on_changed: Callable[[ActivationEntry | None, ActivationEntry], None] = lambda _before, _now: None
         self.on_handoff_left: Callable[[str], None] = lambda _handoff: None
         self._fleet = fleet
         self._times = times
-        self._agent_breaks = agent_breaks
         self._records: dict[str, ActivationRecord] = {}
         self._states: dict[str, tuple[ActivationStateRecord, int]] = {}
         self._names = Names()
-        self._work: dict[str, WorkEntry] = {}
-        self._idle_work: dict[str, None] = {}
         self._held: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self._unfinished: dict[str, int] = {}
         self._unfinished_of: Counter[str] = Counter()
@@ -151,15 +116,6 @@ class Activations(Part):
     def after(self, parent: str, name: str = "", limit: int | None = None) -> list[ActivationEntry]:
         """Activations of a namespace in the order of their names, at most `limit`, from the first after `name`."""
         return [entry for each in self._names.after(parent, name)[:limit] if (entry := self.get(each)) is not None]
-
-    def work(self, agent: str) -> WorkEntry | None:
-        """What the agent of this name is trusted with."""
-        return self._work.get(agent)
-
-    def idle_work(self) -> Iterator[WorkEntry]:
-        """What is known of agents that are gone, and whose breaker is not open: no way around it leads through that."""
-        there = (self._work[agent] for agent in list(self._idle_work))
-        return (entry for entry in there if entry.record.breaker_state != BREAKER_STATE_OPEN)
 
     def held_by(self, agent: str) -> Collection[str]:
         """Names of the activations that an agent that lives owns, the first given first."""
@@ -201,21 +157,15 @@ class Activations(Part):
         return [_changed(name, before, self.get(name)) for name, before in touched.items()]
 
     def kinds(self) -> Mapping[str, Kind]:
-        """The records that activations consist of, and those of agents who work; every change writes the state."""
+        """The records that activations consist of; every change writes the state."""
         return {
             names.ACTIVATION_PREFIX: Kind(self._put_record, self._delete_record),
             names.ACTIVATION_STATE_PREFIX: Kind(self._put_state, self._delete_state, self._state_revision),
-            names.WORK_PREFIX: Kind(self._put_work, self._delete_work, self._work_revision),
         }
 
-    def agent_changed(self, name: str, entry: AgentEntry | None, before: AgentEntry | None) -> None:
+    def agent_changed(self, name: str, entry: AgentEntry | None, before: AgentEntry | None) -> None:  # noqa: ARG002 - as parts have it
         """With the incarnation of an agent all that it held is lost; from this revision on it is not owned."""
         self.scheduler.agent_changed(name)
-        if name in self._work:
-            if entry is None:
-                self._idle_work[name] = None
-            else:
-                self._idle_work.pop(name, None)
         held = self._held.get(name)
         if held:
             self.banned.pop(name, None)
@@ -325,23 +275,17 @@ class Activations(Part):
         end, start, retry, silence = (
             timer_key(each, name) for each in (Timer.END, Timer.START, Timer.RETRY, Timer.SILENCE)
         )
-        self._keep(end, None if entry.has_ended else state.deadline)
+        keep(self._times, end, None if entry.has_ended else state.deadline)
         is_to_start = not entry.has_ended and not state.HasField("start_time")
-        self._keep(start, state.start_deadline if is_to_start else None)
+        keep(self._times, start, state.start_deadline if is_to_start else None)
         waits = state.state in (BACKOFF, PENDING) and state.HasField("retry_time")
-        self._keep(retry, state.retry_time if waits else None)
+        keep(self._times, retry, state.retry_time if waits else None)
         if state.state in OWNED and not entry.is_lost:
             silence_s = ms(entry.record.activation.heartbeat_timeout) / 1000
             factor = 1.0 if state.state == ASSIGNED else SILENCE_FACTOR
             self._times.listen(silence, entry.mod_revision, silence_s * factor)
         else:
             self._times.clear(silence)
-
-    def _keep(self, key: str, time: Timestamp | None) -> None:
-        if time is None:
-            self._times.clear(key)
-        else:
-            self._times.set(key, time)
 
     def _state_revision(self, name: str) -> int:
         _, mod_revision = self._states.get(name, (None, 0))
@@ -361,33 +305,6 @@ class Activations(Part):
         self._states.pop(name, None)
         for timer in (Timer.END, Timer.START, Timer.RETRY, Timer.SILENCE):
             self._times.clear(timer_key(timer, name))
-
-    # What agents are trusted with.
-
-    def _put_work(self, agent: str, put: KeyValue) -> None:
-        entry = WorkEntry(agent, WorkRecord.FromString(put.value), put.mod_revision)
-        before = self._work.get(agent)
-        self._work[agent] = entry
-        if before is not None:
-            self.breakers[before.record.breaker_state] -= 1
-        self.breakers[entry.record.breaker_state] += 1
-        if self._fleet.agent(agent) is None:
-            self._idle_work[agent] = None
-        is_open = entry.record.breaker_state == BREAKER_STATE_OPEN
-        self._keep(timer_key(Timer.BREAKER, agent), entry.record.retry_time if is_open else None)
-        if entry.has_turned and (before is None or before.breaker_revision != entry.breaker_revision):
-            self._agent_breaks(agent, entry)
-
-    def _delete_work(self, agent: str, _revision: int) -> None:
-        before = self._work.pop(agent, None)
-        if before is not None:
-            self.breakers[before.record.breaker_state] -= 1
-        self._idle_work.pop(agent, None)
-        self._times.clear(timer_key(Timer.BREAKER, agent))
-
-    def _work_revision(self, agent: str) -> int:
-        entry = self._work.get(agent)
-        return entry.mod_revision if entry is not None else 0
 
 
 def _changed(name: str, before: ActivationEntry | None, now: ActivationEntry | None) -> Changed:

@@ -9,9 +9,10 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from holdfast import names
-from holdfast.activations import Activations, TimeKeeper
+from holdfast.activations import Activations
 from holdfast.answers import Answers
-from holdfast.core.activations.breaker import WorkEntry
+from holdfast.breakers import Breakers
+from holdfast.core.activations.breaker import POLICY_DEFAULT, Policy, WorkEntry
 from holdfast.core.activations.entry import ActivationEntry
 from holdfast.core.decisions.entry import DecisionEntry
 from holdfast.core.handoffs.entry import HandoffEntry
@@ -37,6 +38,7 @@ from holdfast.registry.v1.agent_registry_service_pb2 import (
 )
 from holdfast.storage.v1.records_pb2 import LEASE_END_REASON_RELEASED, AdminRecord
 from holdfast.store.interface import Change, KeyValue, Store, StoreFileError
+from holdfast.timers import TimeKeeper
 from holdfast.topics import Changed
 from holdfast.turns import Turns
 
@@ -63,6 +65,7 @@ class View:
 
     Attributes:
         revision: Of the state.
+        breaker_policy: When breakers open, as this service was told.
         turns: For whatever looks at many agents.
         history: What watches are fed from.
         is_ready: Set once the view is whole.
@@ -72,12 +75,14 @@ class View:
         answers: To requests with a request_id.
         decisions: All there are.
         holds: Of locks and elections, all there are.
+        breakers: In front of all agents that were ever given work.
         activations: All there are, and who holds them.
         handoffs: All there are.
         growing: Bytes that are on their way into the agents of leases; kept right by whoever writes them.
     """
 
-    def __init__(self, listener: LeaseListener, deadlines: TimeKeeper) -> None:
+    def __init__(self, listener: LeaseListener, deadlines: TimeKeeper, breaker_policy: Policy = POLICY_DEFAULT) -> None:
+        self.breaker_policy = breaker_policy
         self.revision = 0
         self.turns = Turns()
         self.history = History(self.turns)
@@ -101,9 +106,16 @@ class View:
         self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._events: list[Event] = []
-        self.activations = Activations(self, deadlines, self._break_agent)
+        self.breakers = Breakers(self._agents.__contains__, deadlines, self._break_agent)
+        self.activations = Activations(self, deadlines)
         self.handoffs = Handoffs(self.activations, deadlines)
-        self._parts: tuple[Part, ...] = (self.decisions, self.holds, self.activations, self.handoffs)
+        self._parts: tuple[Part, ...] = (
+            self.decisions,
+            self.holds,
+            self.breakers,
+            self.activations,
+            self.handoffs,
+        )
         self._kinds = self._own_kinds()
         for part in self._parts:
             self._kinds |= part.kinds()
@@ -189,7 +201,7 @@ class View:
 
     def work(self, agent: str) -> WorkEntry | None:
         """What the agent of this name is trusted with; None before its first assignment."""
-        return self.activations.work(agent)
+        return self.breakers.get(agent)
 
     def unfinished(self, parent: str) -> tuple[int, int]:
         """How many activations of a namespace have not ended, and the bytes of their records."""

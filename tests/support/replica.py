@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from holdfast import validation
+from holdfast.core.activations.breaker import POLICY_DEFAULT, Policy
 from holdfast.registry.v1.agent_pb2 import Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     BanAgentRequest,
@@ -41,9 +42,11 @@ from holdfast.service.elections import ElectionHandlers
 from holdfast.service.handoffs import HandoffHandlers
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.locks import LockHandlers
+from holdfast.service.quotas import QuotaHandlers
 from holdfast.service.registry import Registry
+from holdfast.store.batching import BatchingStore
 from holdfast.store.interface import Store
-from holdfast.store.memory import MemoryStore
+from support.engines import new_store, open_once
 
 PARENT = "namespaces/test"
 ADMIN_REQUESTS = {
@@ -79,6 +82,7 @@ class Replica:
     elections: ElectionHandlers = field(init=False)
     activations: ActivationHandlers = field(init=False)
     handoffs: HandoffHandlers = field(init=False)
+    quotas: QuotaHandlers = field(init=False)
     dispatcher: Dispatcher = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +94,7 @@ class Replica:
         self.elections = ElectionHandlers(self.registry)
         self.activations = ActivationHandlers(self.registry, progress_every_s=0.05)
         self.handoffs = HandoffHandlers(self.registry)
+        self.quotas = QuotaHandlers(self.registry)
         self.dispatcher = Dispatcher(self.registry)
 
     async def register(self, agent_id: str, ttl_s: float | None = None, **fields: object) -> Agent:
@@ -184,11 +189,15 @@ class Replica:
 
 
 @contextlib.asynccontextmanager
-async def replica(store: Store | None = None, clock: Clock | None = None) -> AsyncIterator[Replica]:
+async def replica(
+    store: Store | None = None, clock: Clock | None = None, breaker_policy: Policy = POLICY_DEFAULT
+) -> AsyncIterator[Replica]:
     """A replica over a store, with its view kept up until the block ends; its keeper only looks when time passes."""
     clock = clock or Clock()
-    store = store or MemoryStore()
-    registry = Registry(store, clock=clock, wall_clock=clock)
+    store = store if store is not None else new_store()
+    if isinstance(store, BatchingStore):
+        await open_once(store)
+    registry = Registry(store, clock=clock, wall_clock=clock, breaker_policy=breaker_policy)
     following = asyncio.create_task(registry.follow_store())
     ready = asyncio.create_task(registry.view.is_ready.wait())
     await asyncio.wait({following, ready}, return_when=asyncio.FIRST_COMPLETED)

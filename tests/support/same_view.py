@@ -67,6 +67,10 @@ def contents(view: View) -> dict[str, Any]:
             for parent in {*view.holds._names._by_parent, *view.holds._names._late}
         },
         **_activations(view.activations),
+        "breakers": view.breakers._records,
+        "breakers_listed": {parent: view.breakers.after(parent) for parent in {*indexes._populations}},
+        "breakers_by_state": +view.breakers.counts,
+        "breakers_idle": set(view.breakers._idle),
         "handoffs": {name: view.handoff(name) for name in view.handoffs._records},
         "handoffs_offered": {agent: set(offered) for agent, offered in view.handoffs._offered.items()},
         "handoffs_ended": (view.handoffs._ended, view.handoffs.ended_bytes),
@@ -93,13 +97,10 @@ def _activations(all_there_are: Activations) -> dict[str, Any]:
     """What is known of activations; the order in which things were met may differ."""
     return {
         "activations": {name: all_there_are.get(name) for name in all_there_are._states},
-        "work": all_there_are._work,
-        "work_idle": set(all_there_are._idle_work),
         "held": {agent: set(held) for agent, held in all_there_are._held.items()},
         "lost": {agent: set(held) for agent, held in all_there_are.lost.items()},
         "banned": set(all_there_are.banned),
         "activations_by_state": +all_there_are.counts,
-        "breakers": +all_there_are.breakers,
         "unfinished": (all_there_are._unfinished, +all_there_are._unfinished_of, +all_there_are._unfinished_bytes),
         "unfinished_in_all": all_there_are.all_unfinished,
         "activations_ended": [

@@ -25,6 +25,7 @@ from holdfast.serving.server import (
     HEALTH_SERVICE,
     LEASE_SERVICE,
     LOCK_SERVICE,
+    QUOTA_SERVICE,
     REGISTRY_SERVICE,
 )
 from support.replica import Replica
@@ -39,6 +40,7 @@ METHODS: list[MethodDescriptor] = [
         ELECTION_SERVICE,
         ACTIVATION_SERVICE,
         HANDOFF_SERVICE,
+        QUOTA_SERVICE,
     )
     for method in service.methods
 ]
@@ -148,6 +150,7 @@ class Surface:
             transport.service(ELECTION_SERVICE, here.elections),
             transport.service(ACTIVATION_SERVICE, here.activations),
             transport.service(HANDOFF_SERVICE, here.handoffs),
+            transport.service(QUOTA_SERVICE, here.quotas),
             transport.service(HEALTH_SERVICE, Health([]), gated=False),
         ]
 

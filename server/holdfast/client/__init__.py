@@ -12,6 +12,7 @@ docs/client.md.
 
 from holdfast.client.activations import Activations
 from holdfast.client.agents import Agents
+from holdfast.client.breakers import Breakers
 from holdfast.client.calling import RetryPolicy, Timeouts
 from holdfast.client.client import Client
 from holdfast.client.decisions import Decisions
@@ -40,6 +41,7 @@ __all__ = [
     "Activations",
     "Agents",
     "Assignments",
+    "Breakers",
     "CallerError",
     "Changes",
     "Client",

@@ -11,6 +11,7 @@ import grpc
 from holdfast.client import clock as clocks
 from holdfast.client.activations import Activations
 from holdfast.client.agents import Agents
+from holdfast.client.breakers import Breakers
 from holdfast.client.calling import Caller, RetryPolicy, Timeouts
 from holdfast.client.connection import Connection, checked_target
 from holdfast.client.decisions import Decisions
@@ -109,6 +110,11 @@ class Client:
     def elections(self) -> Elections:
         """Elections, and who leads them."""
         return self._services.elections
+
+    @property
+    def breakers(self) -> Breakers:
+        """Breakers in front of agents, for operators."""
+        return self._services.breakers
 
     @property
     def sessions(self) -> int:

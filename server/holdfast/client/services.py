@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from holdfast.client.activations import Activations
 from holdfast.client.agents import Agents
+from holdfast.client.breakers import Breakers
 from holdfast.client.calling import Caller
 from holdfast.client.decisions import Decisions
 from holdfast.client.elections import Elections
@@ -28,7 +29,8 @@ class Services:
     handoffs: Handoffs = field(init=False)
     locks: Locks = field(init=False)
     elections: Elections = field(init=False)
+    breakers: Breakers = field(init=False)
 
     def __post_init__(self) -> None:
-        for each in (Agents, Leases, Activations, Decisions, Handoffs, Locks, Elections):
+        for each in (Agents, Leases, Activations, Decisions, Handoffs, Locks, Elections, Breakers):
             object.__setattr__(self, each.__name__.lower(), each(self.caller, self.namespace))

@@ -190,6 +190,13 @@ class Elections(Facade[aio.Elections]):
     observe = Iterates(aio.Elections.observe)
 
 
+class Breakers(Facade[aio.Breakers]):
+    """See `holdfast.client.Breakers`."""
+
+    list = Iterates(aio.Breakers.list)
+    reset = Waits(aio.Breakers.reset)
+
+
 class HeldLock(Facade[aio.HeldLock]):
     """A lock that is held. `fence` and `check` raise as soon as it is not proven."""
 
@@ -367,5 +374,10 @@ class Client(Facade[aio.Client]):
     def elections(self) -> Elections:
         """Elections, and who leads them."""
         return Elections(self._inner.elections, self._loop)
+
+    @property
+    def breakers(self) -> Breakers:
+        """Breakers in front of agents, for operators."""
+        return Breakers(self._inner.breakers, self._loop)
 
     session = Enters(aio.Client.session, Session)

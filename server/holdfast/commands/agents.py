@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.commands.connecting import connected
-from holdfast.commands.printing import Printer, enum_name, id_of
+from holdfast.commands.printing import Printer, enum_name, id_of, time_of
 
 if TYPE_CHECKING:
+    from holdfast.admin.v1.quota_service_pb2 import Breaker
     from holdfast.client import Client
     from holdfast.registry.v1.agent_pb2 import Agent
 
+BREAKER_COLUMNS = ("AGENT", "BREAKER", "FAILURES", "SINCE", "TRIES AGAIN")
 COLUMNS = ("AGENT", "LIVENESS", "ADMIN", "STATUS", "TIER", "SLOTS", "CAPABILITIES")
 
 
@@ -93,6 +95,33 @@ _operators("ban", "Shut an agent out: it may not register again.")
 _operators("unban", "Let a banned agent back in, cordoned.")
 
 
+@agents.command("breakers")
+@click.option("--filter", "only", default="", help="AIP-160.")
+@connected
+async def list_breakers(client: "Client", printer: Printer, only: str) -> None:
+    """List the breakers in front of agents that were ever given work.
+
+    \b
+    Example:
+      holdfast agents breakers --filter 'state = OPEN'
+    """
+    printer.rows(BREAKER_COLUMNS, [(each, _breaker_row(each)) async for each in client.breakers.list(only)])
+
+
+@agents.command("reset-breaker")
+@click.argument("agent")
+@connected
+async def reset_breaker(client: "Client", printer: Printer, agent: str) -> None:
+    """Let work through to an agent again, and count its failures anew.
+
+    \b
+    Example:
+      holdfast agents reset-breaker builder-1
+    """
+    breaker = await client.breakers.reset(agent)
+    printer.rows(BREAKER_COLUMNS, [(breaker, _breaker_row(breaker))])
+
+
 async def _follow(client: "Client", printer: Printer, only: str) -> None:
     from holdfast.client import Changes, Snapshot
 
@@ -103,6 +132,16 @@ async def _follow(client: "Client", printer: Printer, only: str) -> None:
             case Changes(_, events):
                 for event in events:
                     printer.change(enum_name(event, "type"), event.agent, _row(event.agent))
+
+
+def _breaker_row(breaker: "Breaker") -> Sequence[str]:
+    return (
+        id_of(breaker.agent),
+        enum_name(breaker, "state"),
+        str(breaker.failures),
+        time_of(breaker, "update_time"),
+        time_of(breaker, "retry_time"),
+    )
 
 
 def _row(agent: "Agent") -> Sequence[str]:

@@ -29,6 +29,7 @@ from holdfast.registry.v1.agent_pb2 import (
     BREAKER_STATE_CLOSED,
     AdminState,
     Agent,
+    BreakerState,
     Capability,
 )
 from holdfast.registry.v1.agent_registry_service_pb2 import (
@@ -62,7 +63,7 @@ class Registration:
 def register(reader: Reader, command: Registration) -> Plan[RegisterAgentResponse]:
     """Decides RegisterAgent: a new incarnation under a lease that stands, with a greater fence than any before.
 
-    Admin state is the operator's: it survives from one incarnation to the next.
+    Admin state is the operator's: it survives from one incarnation to the next, and so does the breaker.
 
     Raises:
         HoldfastError: AGENT_ALREADY_EXISTS, FENCE_STALE, AGENT_BANNED, LEASE_NOT_FOUND, NOT_OWNER, QUOTA_EXCEEDED,
@@ -88,6 +89,7 @@ def _answer(command: Registration, agent: Agent) -> RegistrationAnswer:
         lease_id="" if command.request.agent.lease else command.lease_id,
         epoch=command.epoch,
         admin_state=agent.admin_state,
+        breaker_state=agent.breaker_state,
         time=command.now,
     )
 
@@ -98,14 +100,14 @@ def _again(command: Registration, answered: Message) -> RegisterAgentResponse:
         return answered
     assert isinstance(answered, RegistrationAnswer), answered
     first = replace(command, now=answered.time, epoch=answered.epoch, uid=answered.uid, lease_id=answered.lease_id)
-    return RegisterAgentResponse(agent=present_again(first, answered.admin_state))
+    return RegisterAgentResponse(agent=present_again(first, answered.admin_state, answered.breaker_state))
 
 
-def present_again(first: Registration, state: AdminState.ValueType) -> Agent:
+def present_again(first: Registration, state: AdminState.ValueType, breaker: BreakerState.ValueType) -> Agent:
     """An agent as it was answered when it was registered, from what was asked then."""
     agent = new_agent(first)
     agent.lease = agent.lease or names.lease_name(first.request.parent, first.lease_id)
-    return present(agent, first, state)
+    return present(agent, first, state, breaker or BREAKER_STATE_CLOSED)
 
 
 def _at(response: RegisterAgentResponse, revision: int) -> RegisterAgentResponse:
@@ -122,7 +124,7 @@ def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
     request = command.request
     name = names.agent_name(request.parent, request.agent_id)
     _check_request(request, name)
-    previous, admin = reader.agent(name), reader.admin(name)
+    previous, admin, work = reader.agent(name), reader.admin(name), reader.work(name)
     _check_succession(name, previous, admin_state_of(admin), request.fence)
     agent = new_agent(command)
     _check_room(reader, agent, previous)
@@ -133,18 +135,21 @@ def incarnate(reader: Reader, command: Registration) -> tuple[Agent, Txn]:
         compares=(
             (names.agent_key(name), previous.mod_revision if previous else 0),
             (names.admin_key(name), admin.mod_revision if admin else 0),
+            *(((names.work_key(name), work.mod_revision),) if work is not None else ()),
             *attachment.compares,
             *released.compares,
         ),
         puts=((names.agent_key(name), record.SerializeToString()), *attachment.puts, *released.puts),
     )
-    return present(agent, command, admin_state_of(admin)), txn
+    breaker = work.record.breaker_state if work is not None else BREAKER_STATE_CLOSED
+    return present(agent, command, admin_state_of(admin), breaker), txn
 
 
-def present(agent: Agent, command: Registration, state: AdminState.ValueType) -> Agent:
+def present(agent: Agent, command: Registration, state: AdminState.ValueType, breaker: BreakerState.ValueType) -> Agent:
     """Makes of a new agent what is answered; its fence has the epoch's part."""
     agent.liveness = AGENT_LIVENESS_LIVE
     agent.admin_state = state
+    agent.breaker_state = breaker
     agent.update_time.CopyFrom(command.now)
     agent.fence = fence_of(command.epoch, 0)
     return agent

@@ -14,7 +14,7 @@ from holdfast.core.requests import remember, replay
 from holdfast.core.state import AgentEntry, Plan, Reader
 from holdfast.core.telling import ADDED_BYTES_MAX
 from holdfast.errors import FieldViolation, HoldfastError, invalid_field, invalid_fields
-from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_ENABLED, Agent
+from holdfast.registry.v1.agent_pb2 import ADMIN_STATE_ENABLED, BREAKER_STATE_CLOSED, Agent
 from holdfast.registry.v1.agent_registry_service_pb2 import (
     BatchRegisterAgentsRequest,
     BatchRegisterAgentsResponse,
@@ -143,13 +143,16 @@ def _answer(batch: Batch, agents: list[Agent]) -> BatchAnswer:
     for index, agent in enumerate(agents):
         if agent.admin_state != ADMIN_STATE_ENABLED:
             answer.admin_states[index] = agent.admin_state
+        if agent.breaker_state != BREAKER_STATE_CLOSED:
+            answer.breaker_states[index] = agent.breaker_state
     return answer
 
 
 def _again(batch: Batch, answered: BatchAnswer) -> list[Agent]:
     """The agents of the first answer, made from the same request."""
     first = Batch(batch.request, answered.time, answered.epoch, answered.seed, batch.replica)
-    states = answered.admin_states
+    states, breakers = answered.admin_states, answered.breaker_states
     return [
-        present_again(command, states.get(index, ADMIN_STATE_ENABLED)) for index, command in enumerate(_commands(first))
+        present_again(command, states.get(index, ADMIN_STATE_ENABLED), breakers.get(index, BREAKER_STATE_CLOSED))
+        for index, command in enumerate(_commands(first))
     ]

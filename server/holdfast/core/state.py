@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import names
+from holdfast.core.activations.breaker import WorkEntry
 from holdfast.registry.v1.agent_pb2 import (
     ADMIN_STATE_ENABLED,
     AGENT_LIVENESS_EXPIRED,
@@ -227,6 +228,10 @@ class Reader(Protocol):
 
     def slots_held(self, name: str) -> int:
         """How many pieces of work the agent of this name holds."""
+        ...
+
+    def work(self, agent: str) -> WorkEntry | None:
+        """What the agent of this name is trusted with; None before its first assignment."""
         ...
 
     def lease(self, name: str) -> LeaseEntry | None:

@@ -96,7 +96,7 @@ class Janitor:
         yield ended.forget(outlived(view.activations.dead, replace(activations, for_s=ended.DEAD_KEPT_S), now_s))
         handoffs = Kept(handed.ENDED_KEPT_S, handed.ENDED_MAX, handed.ENDED_BYTES_MAX)
         yield handed.forget(outlived(view.handoffs, handoffs, now_s))
-        yield ended.forget_work(view.activations.idle_work())
+        yield ended.forget_work(view.breakers.idle())
         yield retention.forget_keys(self._old_answers(now_s))
 
     async def _commit(self, transactions: Iterable[Txn], room: int) -> int:

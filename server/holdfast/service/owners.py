@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from holdfast.activations import timer_key
 from holdfast.coordination.v1.activation_service_pb2 import (
     AcceptActivationRequest,
     Activation,
@@ -17,6 +16,7 @@ from holdfast.core.activations.owning import Saying
 from holdfast.core.state import Plan
 from holdfast.registry.v1.consistency_pb2 import Consistency
 from holdfast.service.registry import Registry
+from holdfast.timers import timer_key
 from holdfast.view import View
 
 Said = (

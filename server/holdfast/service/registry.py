@@ -10,10 +10,10 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast import failpoints, names
-from holdfast.activations import timer_of as activation_timer
 from holdfast.coordination.v1.decision_service_pb2 import CastVoteRequest, Decision
 from holdfast.core import keys, leases
 from holdfast.core.activations import ending as activation_endings
+from holdfast.core.activations.breaker import POLICY_DEFAULT, Policy
 from holdfast.core.decisions import deciding
 from holdfast.core.handoffs import deciding as handing
 from holdfast.core.state import Plan
@@ -31,6 +31,7 @@ from holdfast.service.voting import Voting
 from holdfast.service.writing import Writer
 from holdfast.storage.v1.records_pb2 import LeaseEndReason
 from holdfast.store.interface import Store, Txn
+from holdfast.timers import timer_of
 from holdfast.view import View
 
 A = TypeVar("A")
@@ -50,6 +51,7 @@ class Registry:
         wall_clock: Unix time, in seconds; for what people read and for retention, never for deadlines.
         new_id: Makes ids that never repeat.
         new_key: Makes keys that nobody can guess.
+        breaker_policy: When breakers in front of agents open.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Registry:
         wall_clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = random_id,
         new_key: Callable[[], bytes] = secrets.token_bytes,
+        breaker_policy: Policy = POLICY_DEFAULT,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -74,7 +77,7 @@ class Registry:
             "handoffs": self._offer_over,
         }
         self.deadlines = Deadlines(clock, wall_clock, self._act_on_deadline)
-        self.view = View(self.keeper, self.deadlines)
+        self.view = View(self.keeper, self.deadlines, breaker_policy)
         self.holding = Holding(self.take, self.now, self.deadlines)
         self.view.holds.listener = self.holding
         self._when_due |= {"locks": self.holding.end_delay, "elections": self.holding.end_delay}
@@ -194,7 +197,7 @@ class Registry:
 
     async def _time_passed(self, key: str) -> None:
         """Does what the passing of a time does that an activation, or an agent's breaker, waited for."""
-        timer, name = activation_timer(key)
+        timer, name = timer_of(key)
 
         def decide(reader: View) -> Plan[bool]:
             if not self.deadlines.is_past(key):  # something was heard meanwhile
@@ -205,7 +208,9 @@ class Registry:
 
     async def _offer_over(self, name: str) -> None:
         """Does what the passing of an offer's deadline does."""
-        await self.execute(lambda reader: handing.expire(reader, name, self.now()))
+        await self.execute(
+            lambda reader: handing.expire(reader, name, self.now(), is_over=self.deadlines.is_past(name))
+        )
 
     def _still(self, due: Sequence[str]) -> Sequence[str]:
         return [name for name in due if self.keeper.is_ending(name)]

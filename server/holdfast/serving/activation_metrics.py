@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from holdfast.activations import Activations
+from holdfast.breakers import Breakers
 from holdfast.coordination.v1.activation_service_pb2 import ActivationState
 from holdfast.core.activations.entry import ENDED, ActivationEntry, state_name
 from holdfast.registry.v1.agent_pb2 import BreakerState
@@ -71,9 +72,9 @@ class ActivationMetrics:
             registry=registry,
         )
 
-    def observe(self, activations: Activations) -> None:
+    def observe(self, activations: Activations, breakers: Breakers) -> None:
         """Adds what there is now, read when it is asked for."""
-        self._registry.register(_Present(activations))
+        self._registry.register(_Present(activations, breakers))
 
     def changed(self, before: ActivationEntry | None, now: ActivationEntry) -> None:
         """Counts a step of an activation."""
@@ -94,8 +95,9 @@ class ActivationMetrics:
 class _Present(Collector):
     """Reads counts at each scrape; runs on the scraper's thread and only reads numbers."""
 
-    def __init__(self, activations: Activations) -> None:
+    def __init__(self, activations: Activations, breakers: Breakers) -> None:
         self._activations = activations
+        self._breakers = breakers
 
     def collect(self) -> Iterator[Metric]:
         there = GaugeMetricFamily(
@@ -115,5 +117,5 @@ class _Present(Collector):
         )
         for breaker in (BreakerState.BREAKER_STATE_OPEN, BreakerState.BREAKER_STATE_HALF_OPEN):
             name = BreakerState.Name(breaker).removeprefix("BREAKER_STATE_").lower()
-            breakers.add_metric([name], self._activations.breakers[breaker])
+            breakers.add_metric([name], self._breakers.counts[breaker])
         yield breakers

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from holdfast import failpoints
 from holdfast.cli import InputError
+from holdfast.core.activations.breaker import FAILURES_MAX
 from holdfast.service.janitor import RETAIN_REVISIONS_DEFAULT
 from holdfast.serving import logs
 from holdfast.serving.config import (
@@ -56,6 +57,13 @@ from holdfast.serving.config import (
     default=RETAIN_REVISIONS_DEFAULT,
     show_default=True,
     help="Revisions of history kept for watches to resume from.",
+)
+@click.option(
+    "--breaker-failures",
+    type=click.IntRange(0, 1_000),
+    default=FAILURES_MAX,
+    show_default=True,
+    help="Failures in a row that open the breaker in front of an agent; 0: it never opens.",
 )
 @click.option(
     "--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True, help="Least level logged."

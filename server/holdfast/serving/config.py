@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from holdfast.cli import InputError
+from holdfast.core.activations.breaker import FAILURES_MAX
 
 LISTEN_DEFAULT = "127.0.0.1:50051"
 HTTP_DEFAULT = "127.0.0.1:8080"
@@ -94,6 +95,7 @@ class ServerConfig:
     drain_timeout_s: float
     retain_revisions: int
     log_level: str
+    breaker_failures: int = FAILURES_MAX
 
     def check(self) -> None:
         """Checks across fields.

@@ -121,7 +121,7 @@ class Metrics:
         """Adds the state's gauges, read when they are asked for."""
         self.registry.register(_RegistryCollector(registry))
         self.holds.observe(registry)
-        self.activations.observe(registry.view.activations)
+        self.activations.observe(registry.view.activations, registry.view.breakers)
 
 
 class _MethodMetrics:

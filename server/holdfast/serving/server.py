@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast import __version__
+from holdfast.admin.v1 import quota_service_pb2
 from holdfast.cli import InputError
 from holdfast.coordination.v1 import (
     activation_service_pb2,
@@ -28,6 +29,7 @@ from holdfast.coordination.v1 import (
     handoff_service_pb2,
     lock_service_pb2,
 )
+from holdfast.core.activations.breaker import Policy as BreakerPolicy
 from holdfast.registry.v1 import agent_registry_service_pb2, lease_service_pb2
 from holdfast.service.activations import ActivationHandlers
 from holdfast.service.agents import AgentRegistry
@@ -39,6 +41,7 @@ from holdfast.service.handoffs import HandoffHandlers
 from holdfast.service.janitor import Janitor
 from holdfast.service.leases import LeaseHandlers
 from holdfast.service.locks import LockHandlers
+from holdfast.service.quotas import QuotaHandlers
 from holdfast.service.registry import Registry
 from holdfast.service.transport import UPLOAD_BYTES_MAX, Gate, Transport
 from holdfast.serving import collector
@@ -79,6 +82,7 @@ ACTIVATION_SERVICE = activation_service_pb2.DESCRIPTOR.services_by_name["Activat
 LOCK_SERVICE = lock_service_pb2.DESCRIPTOR.services_by_name["LockService"]
 ELECTION_SERVICE = election_service_pb2.DESCRIPTOR.services_by_name["ElectionService"]
 HANDOFF_SERVICE = handoff_service_pb2.DESCRIPTOR.services_by_name["HandoffService"]
+QUOTA_SERVICE = quota_service_pb2.DESCRIPTOR.services_by_name["QuotaService"]
 HEALTH_SERVICE: ServiceDescriptor = cast("Any", health_pb2.DESCRIPTOR).services_by_name["Health"]
 REFLECTION_SERVICE: ServiceDescriptor = cast("Any", reflection_pb2.DESCRIPTOR).services_by_name["ServerReflection"]
 OURS = (
@@ -89,6 +93,7 @@ OURS = (
     ELECTION_SERVICE,
     ACTIVATION_SERVICE,
     HANDOFF_SERVICE,
+    QUOTA_SERVICE,
 )
 SERVICES = [each.full_name for each in (*OURS, HEALTH_SERVICE, REFLECTION_SERVICE)]
 
@@ -153,7 +158,7 @@ class Server:
         self._metrics = Metrics()
         self._gate = Gate()
         self._store = _new_store(config.store, self._metrics)
-        self._registry = Registry(self._store, clock, wall_clock)
+        self._registry = Registry(self._store, clock, wall_clock, breaker_policy=BreakerPolicy(config.breaker_failures))
         self._health = Health([each.full_name for each in OURS])
         self._started_s = time.monotonic()
         self._phase = "starting"
@@ -196,6 +201,7 @@ class Server:
             transport.service(ELECTION_SERVICE, ElectionHandlers(self._registry)),
             transport.service(ACTIVATION_SERVICE, ActivationHandlers(self._registry)),
             transport.service(HANDOFF_SERVICE, HandoffHandlers(self._registry)),
+            transport.service(QUOTA_SERVICE, QuotaHandlers(self._registry)),
             transport.service(HEALTH_SERVICE, self._health, gated=False),
             transport.service(REFLECTION_SERVICE, Reflection(SERVICES), gated=False),
         )

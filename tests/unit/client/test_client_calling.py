@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 
 from holdfast import errors as table
+from holdfast.admin.v1 import quota_service_pb2
 from holdfast.client import RetryPolicy, Timeouts
 from holdfast.client.calling import Caller, Repeat, may_repeat, repeat_of
 from holdfast.client.connection import Connection, checked_target
@@ -37,6 +38,7 @@ FILES = (
     election_service_pb2,
     handoff_service_pb2,
     lock_service_pb2,
+    quota_service_pb2,
 )
 
 KEYED = {
@@ -46,7 +48,7 @@ KEYED = {
 READS = {
     "GetAgent", "ListAgents", "MatchAgents", "GetLease", "ListLeases", "GetActivation", "ListActivations",
     "FetchAssignments", "GetDecision", "ListDecisions", "GetHandoff", "ListHandoffs", "GetLock", "ListLocks",
-    "VerifyFence", "GetLeader",
+    "VerifyFence", "GetLeader", "ListBreakers",
 }  # fmt: skip
 
 

@@ -174,6 +174,7 @@ def test_what_is_public_is_pinned() -> None:
         "Activations",
         "Agents",
         "Assignments",
+        "Breakers",
         "CallerError",
         "Changes",
         "Client",

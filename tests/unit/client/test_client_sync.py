@@ -16,7 +16,7 @@ from holdfast.coordination.v1.selector_pb2 import AgentSelector
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.testing import ThreadedServer, serve_in_thread
 
-SERVICES = ["Agents", "Leases", "Activations", "Decisions", "Handoffs", "Locks", "Elections"]
+SERVICES = ["Agents", "Leases", "Activations", "Decisions", "Handoffs", "Locks", "Elections", "Breakers"]
 
 
 @pytest.fixture

@@ -22,10 +22,14 @@ from holdfast.service.context import CallContext
 from holdfast.service.drainer import Drainer
 from holdfast.service.janitor import Janitor
 from holdfast.serving.activation_metrics import ActivationMetrics
-from holdfast.store.memory import MemoryStore
+from holdfast.store.interface import Store
+from support.engines import new_store
 from support.replica import PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 from support.working import Work, agent, in_s, policy
+
+pytestmark = pytest.mark.usefixtures("each_engine")
+"""On every engine."""
 
 PENDING, ASSIGNED, RUNNING, BACKOFF, SUCCEEDED, FAILED, DEAD, CANCELLED, TIMED_OUT = (
     pb.ACTIVATION_STATE_PENDING,
@@ -41,7 +45,7 @@ PENDING, ASSIGNED, RUNNING, BACKOFF, SUCCEEDED, FAILED, DEAD, CANCELLED, TIMED_O
 
 
 @contextlib.asynccontextmanager
-async def working(store: MemoryStore | None = None, clock: Clock | None = None) -> AsyncIterator[tuple[Replica, Work]]:
+async def working(store: Store | None = None, clock: Clock | None = None) -> AsyncIterator[tuple[Replica, Work]]:
     """A replica and its work; at the end the view is what the store says."""
     async with replica(store, clock) as here:
         yield here, Work(here)
@@ -520,7 +524,7 @@ async def test_no_acknowledged_heartbeat_is_followed_by_its_loss_within_the_time
 
 async def test_a_heartbeat_through_another_replica_counts_here() -> None:
     """Two replicas of one store: each knows of the other's heartbeats only what is written; neither is early."""
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with replica(store, clock) as one, replica(store, clock) as two:
         work, elsewhere = Work(one), Work(two)
         await work.hire("a")
@@ -639,7 +643,7 @@ async def test_an_agent_that_drains_finishes_its_work_first() -> None:
 
 async def test_all_outlive_a_restart() -> None:
     """A replica built from the store goes on where the other ended: states, fences, timers."""
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with working(store, clock) as (here, work):
         await work.hire("a", slots=2)
         running = await work.started(deadline=in_s(here, 50))
@@ -655,7 +659,7 @@ async def test_all_outlive_a_restart() -> None:
 
 async def test_two_replicas_never_give_away_one_slot_twice() -> None:
     """X4: both see the same free slot at the same moment."""
-    store, clock = MemoryStore(), Clock()
+    store, clock = new_store(), Clock()
     async with replica(store, clock) as one, replica(store, clock) as two:
         await Work(one).hire("a", slots=2)
         created = [
@@ -755,7 +759,7 @@ async def test_each_step_is_counted_once_and_what_there_is_is_shown() -> None:
     registry = CollectorRegistry()
     metrics = ActivationMetrics(registry)
     async with working() as (here, work):
-        metrics.observe(here.registry.view.activations)
+        metrics.observe(here.registry.view.activations, here.registry.view.breakers)
         here.registry.view.activations.on_changed = metrics.changed
         await work.hire("a")
         running = await work.started(retry_policy=policy(2, 0.01))

@@ -1,8 +1,8 @@
 """The circuit breaker in front of an agent: who fails again and again is left alone for a while.
 
-CLOSED lets all work through. `FAILURES_MAX` failures in a row open it; OPEN lets none through for `OPEN_S`. HALF_OPEN
-lets one through, whose success closes it and whose failure opens it again. It is a record of the agent's: all replicas
-share it, and it survives restarts, also those of the agent.
+CLOSED lets all work through. Some failures in a row open it (see `Policy`); OPEN lets none through for `OPEN_S`.
+HALF_OPEN lets one through, whose success closes it and whose failure opens it again. It is a record of the agent's:
+all replicas share it, and it survives restarts, also those of the agent.
 
 A failure is an attempt that can be tried again, a heartbeat or a lease that was lost, and an assignment that was
 ignored. Work that failed for good says nothing of the agent, nor does an assignment that it declined.
@@ -24,10 +24,28 @@ from holdfast.storage.v1.activations_pb2 import WorkRecord
 from holdfast.store.interface import Txn
 
 FAILURES_MAX = 3
-"""Failures in a row that open it: that of the original framework for activations (ANCHORS, last part)."""
+"""Failures in a row that open it, unless told: that of the original framework for activations (ANCHORS, last part)."""
 
 OPEN_S = 30
 """How long it stays open; from there, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When breakers open: after `failures_max` failures in a row.
+
+    With 0 they never do, and one that is not CLOSED becomes so at the end of its time, or of its trial.
+    """
+
+    failures_max: int = FAILURES_MAX
+
+    @property
+    def never_opens(self) -> bool:
+        """Whether breakers are switched off."""
+        return self.failures_max == 0
+
+
+POLICY_DEFAULT = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +76,16 @@ def touched(_record: WorkRecord) -> bool:
     return False
 
 
-def failed(now: Timestamp) -> Change:
+def failed(now: Timestamp, policy: Policy) -> Change:
     """An attempt failed."""
 
     def change(record: WorkRecord) -> bool:
         record.failures += 1
         if record.breaker_state == BREAKER_STATE_OPEN:
             return False
-        if record.breaker_state == BREAKER_STATE_HALF_OPEN or record.failures >= FAILURES_MAX:
+        if policy.never_opens:
+            return record.breaker_state != BREAKER_STATE_CLOSED and _turn(record, BREAKER_STATE_CLOSED, now)
+        if record.breaker_state == BREAKER_STATE_HALF_OPEN or record.failures >= policy.failures_max:
             record.retry_time.FromMilliseconds(now.ToMilliseconds() + OPEN_S * 1000)
             return _turn(record, BREAKER_STATE_OPEN, now)
         return False
@@ -84,12 +104,12 @@ def succeeded(now: Timestamp) -> Change:
     return change
 
 
-def half_opened(now: Timestamp) -> Change:
+def half_opened(now: Timestamp, policy: Policy) -> Change:
     """The time is over for which it was open."""
 
     def change(record: WorkRecord) -> bool:
         record.ClearField("retry_time")
-        return _turn(record, BREAKER_STATE_HALF_OPEN, now)
+        return _turn(record, BREAKER_STATE_CLOSED if policy.never_opens else BREAKER_STATE_HALF_OPEN, now)
 
     return change
 

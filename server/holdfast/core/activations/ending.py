@@ -125,7 +125,7 @@ def pass_time(reader: Reader, timer: Timer, name: str, now: Timestamp) -> Plan[b
 
 def _silenced(reader: Reader, entry: ActivationEntry, now: Timestamp) -> Plan[bool]:
     agent = entry.state.agent
-    failed = breaker.rewritten(agent, reader.work(agent), breaker.failed(now))
+    failed = breaker.rewritten(agent, reader.work(agent), breaker.failed(now, reader.breaker_policy))
     if entry.state.state == ASSIGNED:
         why = "its agent did not begin within heartbeat_timeout"
         return _done(reader, entry, given_back(entry, "NOT_STARTED", why, now), failed)
@@ -141,7 +141,7 @@ def _half_open(reader: Reader, agent: str, now: Timestamp) -> Plan[bool]:
     work = reader.work(agent)
     if work is None or work.record.breaker_state != BREAKER_STATE_OPEN:
         return _nothing()
-    return Plan(breaker.rewritten(agent, work, breaker.half_opened(now)), lambda _: True)
+    return Plan(breaker.rewritten(agent, work, breaker.half_opened(now, reader.breaker_policy)), lambda _: True)
 
 
 def lose(reader: Reader, agent: str, held: Sequence[str], now: Timestamp) -> Plan[int]:
@@ -165,7 +165,7 @@ def lose(reader: Reader, agent: str, held: Sequence[str], now: Timestamp) -> Pla
         compares.append((state_key(entry), entry.mod_revision))
         puts.append((state_key(entry), state.SerializeToString()))
     if reader.agent(agent) is not None:
-        failed = breaker.rewritten(agent, reader.work(agent), breaker.failed(now))
+        failed = breaker.rewritten(agent, reader.work(agent), breaker.failed(now, reader.breaker_policy))
         compares += failed.compares
         puts += failed.puts
     return Plan(Txn(compares=tuple(compares), puts=tuple(puts)), lambda _: len(entries))

@@ -20,7 +20,7 @@ from holdfast.coordination.v1.activation_service_pb2 import (
     Activation,
     ActivationState,
 )
-from holdfast.core.activations.breaker import WorkEntry
+from holdfast.core.activations.breaker import Policy
 from holdfast.core.state import AgentEntry, etag_of, fence_of
 from holdfast.core.state import Reader as AgentReader
 from holdfast.errors import HoldfastError, Reason
@@ -116,8 +116,9 @@ class Reader(AgentReader, Protocol):
         """The activation of this name."""
         ...
 
-    def work(self, agent: str) -> WorkEntry | None:
-        """What the agent of this name is trusted with; None before its first assignment."""
+    @property
+    def breaker_policy(self) -> Policy:
+        """When breakers open, as this service was told."""
         ...
 
     def unfinished(self, parent: str) -> tuple[int, int]:

@@ -148,7 +148,7 @@ def fail(reader: Reader, request: FailActivationRequest, saying: Saying) -> Plan
     agent = entry.state.agent
     if request.failure.retryable:
         state = tried_again(entry, request.failure, saying.now)
-        work = breaker.rewritten(agent, reader.work(agent), breaker.failed(saying.now))
+        work = breaker.rewritten(agent, reader.work(agent), breaker.failed(saying.now, reader.breaker_policy))
         return written(reader, entry, state, work)
     state = following(entry, saying.now)
     _blame(state, agent, request.failure, saying.now)

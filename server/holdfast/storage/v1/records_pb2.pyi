@@ -247,6 +247,7 @@ class RegistrationAnswer(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     ADMIN_STATE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """Uid of the agent."""
     lease_id: _builtins.str
@@ -255,6 +256,8 @@ class RegistrationAnswer(_message.Message):
     """Epoch of the store at that time."""
     admin_state: _agent_pb2.AdminState.ValueType
     """Admin state of the agent."""
+    breaker_state: _agent_pb2.BreakerState.ValueType
+    """State of its breaker; unset means CLOSED."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
@@ -267,10 +270,11 @@ class RegistrationAnswer(_message.Message):
         epoch: _builtins.int = ...,
         admin_state: _agent_pb2.AdminState.ValueType = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        breaker_state: _agent_pb2.BreakerState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_state", b"admin_state", "epoch", b"epoch", "lease_id", b"lease_id", "time", b"time", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_state", b"admin_state", "breaker_state", b"breaker_state", "epoch", b"epoch", "lease_id", b"lease_id", "time", b"time", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,10 +306,31 @@ class BatchAnswer(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class BreakerStatesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _agent_pb2.BreakerState.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _agent_pb2.BreakerState.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SEED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     ADMIN_STATES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    BREAKER_STATES_FIELD_NUMBER: _builtins.int
     seed: _builtins.str
     """What the uids of the agents and the ids of their leases were derived from."""
     epoch: _builtins.int
@@ -318,6 +343,10 @@ class BatchAnswer(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp:
         """When they were registered."""
 
+    @_builtins.property
+    def breaker_states(self) -> _containers.ScalarMap[_builtins.int, _agent_pb2.BreakerState.ValueType]:
+        """State of the breakers that were not CLOSED, likewise."""
+
     def __init__(
         self,
         *,
@@ -325,10 +354,11 @@ class BatchAnswer(_message.Message):
         epoch: _builtins.int = ...,
         admin_states: _abc.Mapping[_builtins.int, _agent_pb2.AdminState.ValueType] | None = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        breaker_states: _abc.Mapping[_builtins.int, _agent_pb2.BreakerState.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_states", b"admin_states", "epoch", b"epoch", "seed", b"seed", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_states", b"admin_states", "breaker_states", b"breaker_states", "epoch", b"epoch", "seed", b"seed", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
