@@ -113,7 +113,7 @@ class Replicas:
     def _silent(self) -> list[str]:
         """Owners of leases that have not been heard for `TAKEOVER_S`, those that never beat included."""
         now_s, silent = self._clock(), []
-        others = (self._view.lease_owners | self._view.replicas.keys()) - {self._replica}
+        others = (self._view.leases.owners | self._view.replicas.keys()) - {self._replica}
         self._heard = {replica: heard for replica, heard in self._heard.items() if replica in others}
         for replica in sorted(others):
             mod_revision = self._view.replicas.get(replica, 0)
@@ -127,7 +127,7 @@ class Replicas:
     async def _take_over(self, silent: str) -> None:
         """Takes what a silent replica owns, and then its record; a beat of its own, or another's taking, ends it."""
         condition = (names.replica_key(silent), self._heard[silent].mod_revision)
-        while due := self._view.leases_of(silent, TAKEN_AT_ONCE):
+        while due := self._view.leases.owned_by(silent, TAKEN_AT_ONCE):
             plan = leases.take_over(self._view, due, self._replica, condition)
             if not await self._commit(plan):
                 return

@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -22,7 +22,8 @@ from holdfast.decisions import Decisions
 from holdfast.handoffs import Handoffs
 from holdfast.history import Event, History
 from holdfast.holds import Holds
-from holdfast.indexes import Indexes, Names, Population
+from holdfast.indexes import Indexes, Population
+from holdfast.lease_records import LeaseRecords
 from holdfast.parts import Kind, Part
 from holdfast.registry.v1.agent_pb2 import (
     ADMIN_STATE_DRAINING,
@@ -69,6 +70,7 @@ class View:
         turns: For whatever looks at many agents.
         history: What watches are fed from.
         is_ready: Set once the view is whole.
+        leases: All there are, ended ones that are still remembered included.
         to_drain: Names of the agents that are DRAINING, the first asked for first.
         drain_asked: Set when a name is added to `to_drain`; whoever drains clears it.
         replicas: Revision of the last beat by replica, in a store that several share.
@@ -91,19 +93,15 @@ class View:
         self.drain_asked = asyncio.Event()
         self._listener = listener
         self._agents: dict[str, AgentEntry] = {}
-        self._leases: dict[str, LeaseEntry] = {}
+        self.leases = LeaseRecords()
         self.answers = Answers()
         self.decisions = Decisions(deadlines)
         self.holds = Holds(self.lease)
         self._admin: dict[str, AdminEntry] = {}
         self._secrets: dict[str, KeyValue] = {}
         self._indexes = Indexes()
-        self._ended: dict[str, None] = {}
-        self._by_owner: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.replicas: dict[str, int] = {}
         self.growing = Counter[str]()
-        self._standing = 0
-        self._standing_names = Names()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._events: list[Event] = []
         self.breakers = Breakers(self._agents.__contains__, deadlines, self._break_agent)
@@ -123,7 +121,7 @@ class View:
     def _own_kinds(self) -> dict[str, Kind]:
         """What is done with each kind of record that is not a part's."""
         return {
-            names.LEASE_PREFIX: Kind(self._put_lease_record, self._delete_lease, _revision_in(self._leases)),
+            names.LEASE_PREFIX: Kind(self._put_lease_record, self._delete_lease, self.leases.mod_revision),
             names.ADMIN_PREFIX: Kind(self._put_admin, self._delete_admin, _revision_in(self._admin)),
             names.AGENT_PREFIX: Kind(self._put_agent, self._delete_agent, _revision_in(self._agents)),
             names.REQUEST_PREFIX: Kind(self._put_answer, self._delete_answer, self._answer_revision),
@@ -139,7 +137,7 @@ class View:
 
     def lease(self, name: str) -> LeaseEntry | None:
         """The lease of this name, ended ones included."""
-        return self._leases.get(name)
+        return self.leases.get(name)
 
     def agents_of(self, lease: str) -> Collection[str]:
         """Names of the agents that name this lease."""
@@ -250,27 +248,10 @@ class View:
         """Live agents of a namespace in the order of their names, from the first greater than `after`."""
         return [entry.agent for entry in self.entries(parent, after, limit)]
 
-    def standing_leases(self, parent: str, after: str = "") -> Sequence[str]:
-        """Names of the leases of a namespace that stand, in order, from the first greater than `after`."""
-        return self._standing_names.after(parent, after)
-
-    @property
-    def lease_owners(self) -> Set[str]:
-        """The replicas that own leases that stand."""
-        return self._by_owner.keys()
-
-    def leases_of(self, replica: str, limit: int) -> Sequence[str]:
-        """Names of leases that stand and that a replica owns, at most `limit`."""
-        return list(itertools.islice(self._by_owner.get(replica, ()), limit))
-
-    def ended_leases(self) -> Iterator[LeaseEntry]:
-        """Leases that ended and are still remembered, the first ended first."""
-        return (lease for name in list(self._ended) if (lease := self._leases.get(name)) is not None)
-
     @property
     def leases_standing(self) -> int:
         """How many leases stand."""
-        return self._standing
+        return self.leases.standing_count
 
     def agents_count(self, tier: AgentTier.ValueType, liveness: AgentLiveness.ValueType) -> int:
         """How many agents there are of a tier and liveness, in all namespaces."""
@@ -295,11 +276,6 @@ class View:
     def expired_bytes(self) -> int:
         """Bytes of the agents that are EXPIRED and still remembered."""
         return self._indexes.expired.size_bytes
-
-    @property
-    def ended_count(self) -> int:
-        """How many leases ended and are still remembered."""
-        return len(self._ended)
 
     @property
     def rulings_count(self) -> int:
@@ -392,7 +368,7 @@ class View:
         self._kinds[prefix + ":"].delete(name, revision)
 
     def _put_agent(self, name: str, put: KeyValue) -> None:
-        entry = agent_entry(put.value, put.mod_revision, self._leases.get, self._admin.get(name))
+        entry = agent_entry(put.value, put.mod_revision, self.leases.get, self._admin.get(name))
         work = self.work(name)
         if work is not None and work.has_turned:
             entry = entry.guarded_by(work.record, work.breaker_revision)
@@ -464,15 +440,10 @@ class View:
         self._put_lease(LeaseEntry(name, lease_record(put.value), put.mod_revision))
 
     def _put_lease(self, lease: LeaseEntry) -> None:
-        self._forget_lease(lease.name)
-        self._leases[lease.name] = lease
+        self.leases.put(lease)
         if lease.stands:
-            self._standing += 1
-            self._standing_names.add(lease.name)
-            self._by_owner[lease.record.owner][lease.name] = None
             self._listener.lease_stands(lease)
             return
-        self._ended[lease.name] = None
         self._listener.lease_ended(lease.name)
         for part in self._parts:
             part.lease_ended(lease.name, lease.mod_revision)
@@ -485,21 +456,10 @@ class View:
             self._events.append(Event(AGENT_EVENT_TYPE_EXPIRED, expired.agent, previous.agent))
 
     def _delete_lease(self, name: str, revision: int) -> None:
-        self._forget_lease(name)
+        self.leases.remove(name)
         self._listener.lease_ended(name)
         for part in self._parts:
             part.lease_ended(name, revision)
-
-    def _forget_lease(self, name: str) -> None:
-        known = self._leases.pop(name, None)
-        if known is not None and known.stands:
-            self._standing -= 1
-            self._standing_names.remove(name)
-            owned = self._by_owner[known.record.owner]
-            del owned[name]
-            if not owned:
-                del self._by_owner[known.record.owner]
-        self._ended.pop(name, None)
 
     def _replace(self, name: str, entry: AgentEntry | None) -> AgentEntry | None:
         """Puts an agent in the place of the one of its name, and keeps the indexes right. Returns the one before."""
@@ -508,7 +468,7 @@ class View:
             self._indexes.remove(name, previous)
         if entry is not None:
             self._agents[name] = entry
-            lease = self._leases.get(entry.agent.lease)
+            lease = self.leases.get(entry.agent.lease)
             self._indexes.add(name, lease.name if lease is not None else entry.agent.lease, entry)
         for part in self._parts:
             part.agent_changed(name, entry, previous)
@@ -539,7 +499,7 @@ def _rank(key: str) -> int:
     return _RANKS.get(key.partition(":")[0] + ":", len(_RANKS))
 
 
-def _revision_in(entries: Mapping[str, AgentEntry | LeaseEntry | AdminEntry | KeyValue]) -> Callable[[str], int]:
+def _revision_in(entries: Mapping[str, AgentEntry | AdminEntry | KeyValue]) -> Callable[[str], int]:
     """Looks the revision of a record up among the entries of its kind; 0 without one."""
 
     def mod_revision(name: str) -> int:

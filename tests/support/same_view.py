@@ -52,7 +52,7 @@ def contents(view: View) -> dict[str, Any]:
     return {
         "revision": view.revision,
         "agents": view._agents,
-        "leases": view._leases,
+        "leases": view.leases._entries,
         "answers": view.answers,
         "answers_bytes": view.answers.size_bytes,
         "admin": view._admin,
@@ -75,15 +75,15 @@ def contents(view: View) -> dict[str, Any]:
         "handoffs_offered": {agent: set(offered) for agent, offered in view.handoffs._offered.items()},
         "handoffs_ended": (view.handoffs._ended, view.handoffs.ended_bytes),
         "to_drain": set(view.to_drain),
-        "ended": set(view._ended),
-        "standing": view.leases_standing,
+        "ended": set(view.leases._ended),
+        "standing": view.leases.standing_count,
         "standing_names": {
-            parent: view.standing_leases(parent)
-            for parent in {*view._standing_names._by_parent, *view._standing_names._late}
+            parent: view.leases.standing_after(parent)
+            for parent in {*view.leases._names._by_parent, *view.leases._names._late}
         },
         "counts": +indexes.counts,
         "tallies": (indexes.live, indexes.expired),
-        "sizes": (view.ended_count, view.rulings_count),
+        "sizes": (view.leases.ended_count, view.rulings_count),
         "by_lease": dict(indexes._by_lease),
         "draining": dict(indexes._draining),
         "populations": {

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.commands.connecting import connected
-from holdfast.commands.following import follow
 from holdfast.commands.printing import Printer, enum_name, id_of, time_of
+from holdfast.commands.reading import add_reads
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -28,49 +28,6 @@ def activations() -> None:
 
     Exit codes: 1 refused, 2 nobody answered or the outcome is unknown, 3 wrong arguments.
     """
-
-
-@activations.command("list")
-@click.option("--filter", "only", default="", help="AIP-160.")
-@click.option("--watch", is_flag=True, help="Then every change, until Ctrl-C.")
-@connected
-async def list_activations(client: "Client", printer: Printer, only: str, watch: bool) -> None:
-    """List activations.
-
-    \b
-    Example:
-      holdfast activations list --filter 'state = RUNNING'
-    """
-    if watch:
-        await follow(client.activations.watch(only), printer, COLUMNS, _row)
-        return
-    printer.rows(COLUMNS, [(each, _row(each)) async for each in client.activations.list(only)])
-
-
-@activations.command("watch")
-@click.option("--filter", "only", default="", help="AIP-160.")
-@connected
-async def watch_activations(client: "Client", printer: Printer, only: str) -> None:
-    """Show what there is, then every change, until Ctrl-C.
-
-    \b
-    Example:
-      holdfast activations watch --json
-    """
-    await follow(client.activations.watch(only), printer, COLUMNS, _row)
-
-
-@activations.command("get")
-@click.argument("activation")
-@connected
-async def get_activation(client: "Client", printer: Printer, activation: str) -> None:
-    """Show all of one activation, with payload and result.
-
-    \b
-    Example:
-      holdfast activations get 4f2a… --json
-    """
-    printer.resource(await client.activations.get(activation))
 
 
 @activations.command("cancel")
@@ -112,3 +69,13 @@ def _row(activation: "Activation") -> Sequence[str]:
         str(activation.priority),
         time_of(activation, "deadline"),
     )
+
+
+add_reads(
+    activations,
+    COLUMNS,
+    _row,
+    lists="List activations.",
+    list_example="--filter 'state = RUNNING'",
+    gets="Show all of one activation, with payload and result.",
+)

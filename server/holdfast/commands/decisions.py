@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.commands.connecting import connected
-from holdfast.commands.following import follow
 from holdfast.commands.printing import Printer, enum_name, id_of, time_of
+from holdfast.commands.reading import add_reads
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -28,49 +28,6 @@ def decisions() -> None:
 
     Exit codes: 1 refused, 2 nobody answered or the outcome is unknown, 3 wrong arguments.
     """
-
-
-@decisions.command("list")
-@click.option("--filter", "only", default="", help="AIP-160.")
-@click.option("--watch", is_flag=True, help="Then every change, until Ctrl-C.")
-@connected
-async def list_decisions(client: "Client", printer: Printer, only: str, watch: bool) -> None:
-    """List decisions.
-
-    \b
-    Example:
-      holdfast decisions list --filter 'state = AWAITING_FALLBACK'
-    """
-    if watch:
-        await follow(client.decisions.watch(only), printer, COLUMNS, _row)
-        return
-    printer.rows(COLUMNS, [(decision, _row(decision)) async for decision in client.decisions.list(only)])
-
-
-@decisions.command("watch")
-@click.option("--filter", "only", default="", help="AIP-160.")
-@connected
-async def watch_decisions(client: "Client", printer: Printer, only: str) -> None:
-    """Show what there is, then every change, until Ctrl-C.
-
-    \b
-    Example:
-      holdfast decisions watch --json
-    """
-    await follow(client.decisions.watch(only), printer, COLUMNS, _row)
-
-
-@decisions.command("get")
-@click.argument("decision")
-@connected
-async def get_decision(client: "Client", printer: Printer, decision: str) -> None:
-    """Show all of one decision, with its votes.
-
-    \b
-    Example:
-      holdfast decisions get 4f2a… --json
-    """
-    printer.resource(await client.decisions.get(decision))
 
 
 @decisions.command("vote")
@@ -155,3 +112,13 @@ def _row(decision: "Decision") -> Sequence[str]:
         time_of(decision, "deadline"),
         decision.question,
     )
+
+
+add_reads(
+    decisions,
+    COLUMNS,
+    _row,
+    lists="List decisions.",
+    list_example="--filter 'state = AWAITING_FALLBACK'",
+    gets="Show all of one decision, with its votes.",
+)

@@ -113,8 +113,8 @@ class Janitor:
     def _old_leases(self, now_s: float) -> Iterator[LeaseEntry]:
         """Ended leases that have had their time, or are too many, or whose agents are; the first ended first."""
         view = self._registry.view
-        count, agents, size_bytes = view.ended_count, view.expired_count, view.expired_bytes
-        for lease in view.ended_leases():
+        count, agents, size_bytes = view.leases.ended_count, view.expired_count, view.expired_bytes
+        for lease in view.leases.ended():
             is_much = agents > retention.EXPIRED_MAX or size_bytes > retention.EXPIRED_BYTES_MAX
             is_much = is_much or count > retention.ENDED_MAX
             if not is_much and age_s(lease.record.end.time, now_s) < retention.EXPIRED_KEPT_S:

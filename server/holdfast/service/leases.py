@@ -144,7 +144,7 @@ class LeaseHandlers:
         after = await tokens.last(request.page_token)
         await self._registry.await_consistency(request.consistency)
         view, size = self._registry.view, request.page_size or paging.PAGE_SIZE_DEFAULT
-        revision, names = view.revision, view.standing_leases(request.parent, after)
+        revision, names = view.revision, view.leases.standing_after(request.parent, after)
         page, last, size_bytes, looked_at = list[Lease](), "", 0, 0
         for last in names:
             shown = self._shown(leases.find_standing(view, last))

@@ -152,9 +152,9 @@ class _RegistryCollector(Collector):
         registry = self._registry
         view, store, keeper = registry.view, registry.store, registry.keeper
         yield self._agents()
-        yield GaugeMetricFamily("holdfast_leases", "Leases that stand.", value=view.leases_standing)
+        yield GaugeMetricFamily("holdfast_leases", "Leases that stand.", value=view.leases.standing_count)
         yield GaugeMetricFamily(
-            "holdfast_leases_ended", "Leases that ended and are still remembered.", value=view.ended_count
+            "holdfast_leases_ended", "Leases that ended and are still remembered.", value=view.leases.ended_count
         )
         yield GaugeMetricFamily(
             "holdfast_agents_bytes", "Bytes of the agents that are LIVE, as they are sent.", value=view.live_bytes

@@ -351,7 +351,7 @@ class Server:
             },
             "view_revision": view.revision,
             "agents": {"live": view.live_count, "expired": view.expired_count},
-            "leases": view.leases_standing,
+            "leases": view.leases.standing_count,
             "watchers": self._registry.audience.count,
         }
 

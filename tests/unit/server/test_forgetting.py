@@ -149,7 +149,7 @@ async def test_an_agent_that_came_back_is_not_forgotten_nor_its_company_left_beh
         await here.revoke(lease.name)
         here.clock.now_s += EXPIRED_KEPT_S + 1
         store, view = here.registry.store, here.registry.view
-        first, *_ = list(retention.forget_leases(view, list(view.ended_leases())))
+        first, *_ = list(retention.forget_leases(view, list(view.leases.ended())))
         await here.register("a")
         assert isinstance(await store.commit(first), Conflict)
         janitor, commit = Janitor(here.registry), store.commit

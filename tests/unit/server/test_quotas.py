@@ -32,7 +32,7 @@ async def test_leases_that_stand_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
         await here.register("joins", agent=Agent(lease=shared.name))
         await here.revoke(shared.name)
         await here.register("more")
-        assert here.registry.view.leases_standing == 2
+        assert here.registry.view.leases.standing_count == 2
         await assert_view_is_what_the_store_says(here.registry)
 
 
@@ -103,6 +103,6 @@ async def test_the_first_ended_are_forgotten_when_they_are_too_many(
         monkeypatch.setattr(retention, limit, most)
         await Janitor(here.registry).make_round()
         view = here.registry.view
-        assert (view.ended_count, view.expired_count) == (3, 6)
+        assert (view.leases.ended_count, view.expired_count) == (3, 6)
         assert (await here.get("b5")).liveness == AgentLiveness.AGENT_LIVENESS_EXPIRED
         assert view.agent(f"{PARENT}/agents/a2") is None
