@@ -14,6 +14,7 @@ from holdfast.client import sync
 from holdfast.coordination.v1 import decision_service_pb2 as pb
 from holdfast.coordination.v1.activation_service_pb2 import Activation, ActivationFailure, RetryPolicy
 from holdfast.coordination.v1.selector_pb2 import AgentSelector
+from holdfast.core.activations.breaker import FAILURES_MAX
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from support.server import ServerProcess
 
@@ -216,3 +217,64 @@ def test_names_do_not_reach_the_terminal_as_commands(
         shown = holdfast(server, request, *args).stdout
         assert "\x1b" not in shown
     assert "\\x1b[2Jgone" in holdfast(server, request, "agents", "get", "a").stdout
+
+
+def fail(client: sync.Client, times: int) -> None:
+    """Has the agent `a` fail so often in a row."""
+    for _ in range(times):
+        client.activations.create(
+            Activation(selector=AgentSelector(all_of=["build"]), retry_policy=RetryPolicy(max_attempts=1))
+        )
+        (assigned,) = client.activations.fetch("a", wait_s=10)
+        client.activations.accept(assigned.name, assigned.fence)
+        client.activations.fail(assigned.name, assigned.fence, ActivationFailure(reason="FLAKY", retryable=True))
+
+
+def test_a_breaker_is_seen_and_reset_and_stays_so_when_the_server_is_killed(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    def breakers(server: ServerProcess, *args: str) -> list[list[str]]:
+        done = holdfast(server, request, "agents", *args)
+        assert done.returncode == 0, done.stderr
+        return [line.split()[:3] for line in done.stdout.splitlines()[1:]]
+
+    namespace = request.node.name.replace("_", "-")[:60]
+    with ServerProcess(tmp_path) as server:
+        with sync.Client(server.grpc, namespace=namespace) as client:
+            client.agents.register("a", Agent(capabilities=[Capability(id="build")]), ttl_s=600)
+            fail(client, FAILURES_MAX)
+        assert breakers(server, "breakers", "--filter", "state = OPEN") == [["a", "OPEN", "3"]]
+        assert breakers(server, "reset-breaker", "a") == [["a", "CLOSED", "0"]]
+        server.kill()
+    with ServerProcess(tmp_path) as server:
+        assert breakers(server, "breakers") == [["a", "CLOSED", "0"]]
+        refused = holdfast(server, request, "agents", "reset-breaker", "nobody")
+        assert (refused.returncode, "AGENT_NOT_FOUND" in refused.stderr) == (1, True)
+
+
+def test_a_server_told_so_opens_no_breaker(tmp_path: Path) -> None:
+    """By its file, or by its flag, which wins; a number that is none is refused before anything is touched."""
+    config = tmp_path / "serve.toml"
+    config.write_text("breaker-failures = 0\n")
+    with (
+        ServerProcess(tmp_path, "--config", str(config)) as server,
+        sync.Client(server.grpc) as client,
+    ):
+        client.agents.register("a", Agent(capabilities=[Capability(id="build")]), ttl_s=600)
+        fail(client, 2 * FAILURES_MAX)
+        assert [each.failures for each in client.breakers.list("state = CLOSED")] == [2 * FAILURES_MAX]
+        server.kill()
+    with (
+        ServerProcess(tmp_path, "--config", str(config), "--breaker-failures", "1") as server,
+        sync.Client(server.grpc) as client,
+    ):
+        fail(client, 1)
+        assert [each.agent.rsplit("/", 1)[1] for each in client.breakers.list("state = OPEN")] == ["a"]
+    config.write_text("breaker-failures = -1\n")
+    wrong = subprocess.run(
+        [sys.executable, "-m", "holdfast", "serve", "--config", str(config), "--store", f"sqlite:{tmp_path / 'no.db'}"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert wrong.returncode == 3
+    assert "breaker-failures" in wrong.stderr
+    assert not (tmp_path / "no.db").exists()

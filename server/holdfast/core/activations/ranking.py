@@ -71,7 +71,7 @@ class Ranking:
     def look_on(self, count_max: int) -> int:
         """Looks at agents that were not looked at yet, at most `count_max`; returns how many it was."""
         if self._left is None:
-            self._left = iter(self._candidates())
+            self._left = self._candidates()
         count = 0
         for count, name in enumerate(itertools.islice(self._left, count_max), start=1):  # noqa: B007 - how many it was
             self.look_at(name)
@@ -134,10 +134,10 @@ class Ranking:
             return None
         return order(entry.agent, free)
 
-    def _candidates(self) -> list[str]:
+    def _candidates(self) -> Iterator[str]:
         """Names of those among whom are all that could."""
         if self._asked.agent:
-            return [self._asked.agent]
+            return iter((self._asked.agent,))
         population = self._fleet.population(self._parent)
         near = population.nearest(self._asked.all_of, self._asked.any_of)
-        return [each.agent.name for each in population.live.after("")] if near is None else list(near)
+        return (each.agent.name for each in population.live.after("")) if near is None else iter(list(near))
