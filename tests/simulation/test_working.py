@@ -10,7 +10,7 @@ from simulation.working import TRANSITIONS, simulate
 from support.checkers import report
 from support.planted_work import PLANTED_WORK
 
-SEEDS = 100
+SEEDS = 300
 """Seeds simulated by every run of the suite."""
 
 SEEDS_TOGETHER = 50
