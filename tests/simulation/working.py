@@ -129,8 +129,9 @@ class Line(Network):
 class Worker:
     """An agent: registers, keeps its lease most of the time, and does with its work whatever there is to do."""
 
-    def __init__(self, name: str, line: Line, rng: random.Random, stale: list[pb.Activation]) -> None:
+    def __init__(self, name: str, line: Line, rng: random.Random, stale: list[pb.Activation], now: "WallClock") -> None:
         self.name = name
+        self._now = now
         self._line = line
         self._rng = rng
         self._stale = stale
@@ -208,6 +209,8 @@ class Worker:
     async def _offer(self, held: pb.Activation) -> None:
         other = self._rng.choice([name for name in AGENTS if name != self.name])
         told = handoffs_pb.Handoff(activation=held.name, from_agent=self.name, to_agent=other)
+        if self._rng.random() < 0.5:  # others outlive most activations
+            told.deadline.CopyFrom(self._now.in_s(self._rng.uniform(1, 6)))
         offered = await self._line.ask(
             "OfferHandoff", handoffs_pb.OfferHandoffRequest(parent=PARENT, handoff=told, fence=held.fence)
         )
@@ -411,7 +414,7 @@ async def _run(seed: int, coverage: Coverage) -> "tuple[Outcome, list[BaseExcept
     watcher = Watcher(line, reached)
     watching = asyncio.ensure_future(watcher.run())
     stale: list[pb.Activation] = []
-    workers = [Worker(name, line, fork(), stale) for name in AGENTS]
+    workers = [Worker(name, line, fork(), stale, wall) for name in AGENTS]
     at_work = [asyncio.ensure_future(worker.run()) for worker in workers]
     requesters = [Requester(f"requester{number}", line, fork(), wall) for number in range(REQUESTERS)]
     troubles = asyncio.ensure_future(Trouble(cluster, line, fork()).at_random())
