@@ -18,6 +18,7 @@ from holdfast_chaos.proof import Evidence as Traffic
 from holdfast_chaos.proof import Window
 from holdfast_chaos.recovery_time import WINDOW_S, Indicator, recovered_after_s
 from holdfast_chaos.runner import Evidence, FaultRecord, Sources
+from holdfast_loadtests.engine import ENGINE
 from holdfast_loadtests.records import Call
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.summary import LoadSummary, distinct_rows, timeline
@@ -332,7 +333,7 @@ def load_result(summary: LoadSummary) -> LoadResult:
     quantiles = (latency.p50_ms, latency.p95_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
     p50, p95, p99, p999, longest = quantiles if latency.count else (None,) * len(quantiles)
     return LoadResult(
-        engine="locust",
+        engine=ENGINE,
         requested_rps=summary.requested_rps,
         achieved_rps=summary.achieved_rps,
         sent=summary.sent,

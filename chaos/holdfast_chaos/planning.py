@@ -121,7 +121,7 @@ def _expected(resolved: Resolved, judged: JudgedObjective, phases: Sequence[Plan
     return sum(
         count
         for phase in phases
-        for call, count in expected_calls(spec, phase.start_s, phase.end_s).items()
+        for call, count in expected_calls(spec, phase.start_s, phase.end_s, resolved.tables).items()
         if counts(judged.objective, _labels(call))
     )
 

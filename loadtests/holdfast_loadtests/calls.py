@@ -1,21 +1,22 @@
 """Steps made ready to be sent: templates compiled, methods resolved, every request tried on its message beforehand."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from holdfast_loadtests.assembly import Encode, compile_message
 from holdfast_loadtests.descriptors import Descriptors, Method, UnknownMethodError
+from holdfast_loadtests.draws import Draws
 from holdfast_loadtests.messages import MisfitError, Path, descriptor_of, encode
 from holdfast_loadtests.spec import Blame, LoadSpec, Loc, Scenario, Step, plain_blame, step_place
-from holdfast_loadtests.templates import BUILT_IN, Render, Scope, compile_template, names_in
+from holdfast_loadtests.templates import BUILT_IN, Render, Scope, compile_template, has_holes, names_in
 
 ROWS_TRIED_MAX: Final = 10_000
 """Rows of a table whose requests are tried before the run; a later one that does not fit ends the load."""
 
-Encode = Callable[[Scope], bytes]
 Tables = Mapping[str, Sequence[Mapping[str, str]]]
 
 
@@ -25,6 +26,8 @@ class CompiledStep:
 
     step: Step
     method: Method
+    is_constant: bool
+    """Whether every call sends the same."""
     encoders: tuple[Encode, ...]
     captures: tuple[tuple[str, Path], ...]
     asserts: tuple[tuple[Path, Render], ...]
@@ -91,11 +94,13 @@ def _compile_step(step: Step, deadline_s: float, descriptors: Descriptors, loc: 
     except UnknownMethodError as error:
         raise blame((*loc, "call"), "a method of the target", str(error)) from error
     _check_shape(step, method, loc, blame)
+    _check_fields(step, method, loc, blame)
     answer = descriptor_of(method.response_class)
     return CompiledStep(
         step=step,
         method=method,
-        encoders=tuple(_encoder(method.request_class, body) for body in step.bodies),
+        is_constant=not has_holes(step.bodies),
+        encoders=tuple(compile_message(method.request_class, body) for body in step.bodies),
         captures=tuple(
             (name, _path(answer, text, (*loc, "capture", name), blame)) for name, text in step.capture.items()
         ),
@@ -115,25 +120,21 @@ def _check_shape(step: Step, method: Method, loc: Loc, blame: Blame) -> None:
         raise blame((*loc, "receive"), "no `receive`", f"{step.call} gives one answer, no stream")
 
 
+def _check_fields(step: Step, method: Method, loc: Loc, blame: Blame) -> None:
+    key = "messages" if step.messages is not None else "request"
+    try:
+        for body in step.bodies:
+            compile_message(method.request_class, body)
+    except MisfitError as error:
+        expected = f"a {descriptor_of(method.request_class).full_name}"
+        raise blame((*loc, key), expected, str(error)) from error
+
+
 def _path(descriptor: Descriptor, text: str, loc: Loc, blame: Blame) -> Path:
     try:
         return Path(descriptor, text)
     except MisfitError as error:
         raise blame(loc, "the path of a field of the answer", str(error)) from error
-
-
-def _encoder(message_class: type[Message], body: Mapping[str, Any]) -> Encode:
-    render = compile_template(body)
-    if next(names_in(body), None) is not None:
-        return lambda scope: encode(message_class, render(scope))
-    once: list[bytes] = []
-
-    def constant(_scope: Scope) -> bytes:
-        if not once:
-            once.append(encode(message_class, body))
-        return once[0]
-
-    return constant
 
 
 def _try(
@@ -143,16 +144,14 @@ def _try(
     rows = tables.get(table, ())[:ROWS_TRIED_MAX] if table else ()
     key = "messages" if ready.step.messages is not None else "request"
     reads_row = any("." in name for name in names_in(ready.step.bodies))
+    renders = [compile_template(body) for body in ready.step.bodies]
     for number, row in enumerate(rows if reads_row else [{}], start=1):
+        scope = Scope(row, captured, 0, Draws(0, 0, 0))
         try:
-            ready.bodies(_sample_scope(row, captured))
+            for render in renders:
+                encode(ready.method.request_class, render(scope))
         except MisfitError as error:
             of_row = f" (row {number} of {table})" if row else ""
             raise blame(
                 (*loc, key), f"a {descriptor_of(ready.method.request_class).full_name}", f"{error}{of_row}"
             ) from error
-
-
-def _sample_scope(row: Mapping[str, str], captured: Mapping[str, Any]) -> Scope:
-    known = {"uuid": "00000000-0000-4000-8000-000000000000", "counter": 0, **captured}
-    return lambda name: row.get(name.partition(".")[2], "") if "." in name else known[name]

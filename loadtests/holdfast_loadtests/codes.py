@@ -57,19 +57,11 @@ _UNSENT_MARKS: Final = (
 )
 
 
-def outcome(code: str, details: str) -> Outcome:
-    """How much a code, with the status's text, lets one conclude."""
-    if code == "OK":
-        return "ok"
-    if code == NEVER_SENT:
-        return "never_sent"
-    if code == "Unavailable" and any(mark in details.lower() for mark in _UNSENT_MARKS):
-        return "refused"
-    return "definite" if CODES[code] else "indefinite"
-
-
 def error_class(code: str, details: str) -> ErrorClass:
-    """What broke a call that got no definite answer, read from the status's text; `""` where the server answered."""
+    """What broke a call that grpcio made and that got no definite answer; `""` where the server answered.
+
+    Read from the status's text, all that grpcio tells; the load's own calls know it from their frames.
+    """
     if CODES.get(code, True):
         return ""
     if code == "DeadlineExceeded":

@@ -1,21 +1,20 @@
-"""Hands scenarios to users when they are due: rows one life at a time, nothing dropped, nothing polled.
+"""Hands scenarios to users when they are due: rows one life at a time, nothing dropped, nothing polled."""
 
-Runs on gevent; only the worker imports it.
-"""
-
+import asyncio
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
-
-from gevent.event import Event
-from gevent.queue import Queue
 
 from holdfast_loadtests.clock import RunClock
 from holdfast_loadtests.schedule import Due
 
 BACKLOG_MAX: Final = 100_000
 """Scenarios that may wait for a user or a row; beyond it they are recorded as never sent."""
+
+TURN_MAX: Final = 512
+"""Scenarios begun in one turn of the event loop: a generator that is late must still read its answers."""
 
 
 @dataclass(slots=True)
@@ -29,91 +28,120 @@ class Work:
 
 
 class Dispatcher:
-    """The one source of work for all users."""
+    """The one source of work for all users.
 
-    def __init__(self, schedule: Iterator[Due], clock: RunClock, *, closed: bool) -> None:
+    Args:
+        schedule: what falls due when.
+        clock: unix seconds.
+        closed: whether users draw work themselves, as soon as they are free.
+        begin: gives a user, by its number, a scenario to run, and says since when it was free; `done` ends it.
+    """
+
+    def __init__(
+        self, schedule: Iterator[Due], clock: RunClock, *, closed: bool, begin: Callable[[int, Work, float], None]
+    ) -> None:
         self._schedule = schedule
         self._clock = clock
         self._closed = closed
-        self._ready: Queue[Work | None] = Queue()
+        self._begin = begin
+        self._loop = asyncio.get_running_loop()
+        self._ready: deque[Work] = deque()
+        self._free: deque[tuple[int, float]] = deque()
+        self._is_handing_out = False
         self._parked: dict[tuple[str, int], deque[Work]] = {}
         self._parked_count = 0
         self._running = 0
-        self._idle = Event()
-        self.stopping = Event()
+        self._idle = asyncio.Event()
+        self._timer: asyncio.Handle | None = None
+        self._next: Due | None = None
+        self._start_s = 0.0
         self.stop_s = float("inf")
         self.refused: list[Work] = []
 
-    def run(self, start_s: float) -> None:
-        """Makes scenarios ready as they fall due, until stopped or the schedule ends; closed: users draw themselves."""
-        if self._closed:
-            return
-        for due in self._schedule:
-            due_s = start_s + due.due_offset_s
-            if self.sleep_until(due_s):
-                return
-            self._offer(Work(due, due_s, late_s=self._clock.now_s() - due_s))
+    def start(self, start_s: float, users: int) -> None:
+        """Begins: scenarios fall due from `start_s` on, and so many users are free."""
+        self._start_s = start_s
+        self._free.extend((user, float("-inf")) for user in range(users))
+        self._next = next(self._schedule, None)
+        self._timer = self._loop.call_soon(self._draw if self._closed else self._look)
 
-    def sleep_until(self, until_s: float) -> bool:
-        """Waits; true where the load was stopped before that time (what is due later must not begin)."""
-        wait_s = until_s - self._clock.now_s()
-        if wait_s > 0 and until_s < self.stop_s:
-            self.stopping.wait(wait_s)
-        return until_s >= self.stop_s
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing falls due any more."""
+        return self.stop_s < float("inf")
 
-    def take(self) -> Work | None:
-        """The next scenario for a user that is free; None when there will be no more."""
-        while self._closed and not self.stopping.is_set() and self._ready.empty():
-            due = next(self._schedule)
-            self._offer(Work(due, self._clock.now_s()))
-        work = self._ready.get()
-        if work is not None:
-            self._running += 1
-        return work
+    @property
+    def has_ended(self) -> bool:
+        """Whether the schedule has come to its end, and all that was due has ended."""
+        return self._next is None and not self._outstanding
 
-    def done(self, work: Work) -> None:
-        """The scenario ended: its row goes to the one that waited longest for it."""
+    def done(self, user: int, work: Work) -> None:
+        """The scenario ended: its row goes to the one that waited longest for it, its user to what waits."""
         self._running -= 1
+        self._free.append((user, self._clock.now_s()))
         row = _held_row(work.due)
         if row is not None:
             self._pass_on(row)
-        if self.stopping.is_set() and not self._outstanding:
+        if self._ready:
+            self._hand_out()
+        elif self._closed and not self.is_stopped:
+            self._loop.call_soon(self._draw)
+        if self.is_stopped and not self._outstanding:
             self._idle.set()
 
     def stop(self) -> None:
         """Nothing falls due from now on; what is due already is still handed out."""
         self.stop_s = self._clock.now_s()
-        self.stopping.set()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def drain(self, timeout_s: float) -> list[Work]:
+    async def drain(self, timeout_s: float) -> list[Work]:
         """Waits until all that was due has ended, or gives up on what has not begun by then and returns it."""
-        self.wait_idle(timeout_s)
-        left = [work for queue in self._parked.values() for work in queue]
-        while not self._ready.empty():
-            work = self._ready.get_nowait()
-            left += [work] if work is not None else []
+        await self.wait_idle(timeout_s)
+        left = [work for queue in self._parked.values() for work in queue] + list(self._ready)
         self._parked.clear()
+        self._ready.clear()
         self._parked_count = 0
         return left
 
-    def wait_idle(self, timeout_s: float) -> None:
+    async def wait_idle(self, timeout_s: float) -> None:
         """After `stop`: waits until nothing is waiting or running any more."""
+        self._idle.clear()
         if self._outstanding:
-            self._idle.clear()
-            self._idle.wait(timeout_s)
-
-    def dismiss(self, users: int) -> None:
-        """Sends so many users home."""
-        for _ in range(users):
-            self._ready.put(None)
+            try:
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+            except TimeoutError:
+                return
 
     @property
     def _outstanding(self) -> int:
-        return self._running + self._parked_count + self._ready.qsize()
+        return self._running + self._parked_count + len(self._ready)
+
+    def _look(self) -> None:
+        """Hands on what is due by now, and comes back when the next is."""
+        due = self._next
+        for _ in range(TURN_MAX):
+            if due is None:
+                return
+            due_s = self._start_s + due.due_offset_s
+            late_s = self._clock.now_s() - due_s
+            if late_s < 0.0:
+                # Rounded up: the loop counts milliseconds, and a scenario must not begin before it is due.
+                self._timer = self._loop.call_later(math.ceil(-late_s * 1000.0) / 1000.0, self._look)
+                return
+            self._offer(Work(due, due_s, late_s))
+            due = self._next = next(self._schedule, None)
+        self._timer = self._loop.call_soon(self._look)
+
+    def _draw(self) -> None:
+        """The closed model: as many scenarios fall due as users are free."""
+        while self._free and not self.is_stopped and self._next is not None:
+            due, self._next = self._next, next(self._schedule, None)
+            self._offer(Work(due, self._clock.now_s()))
 
     def _offer(self, work: Work) -> None:
         row = _held_row(work.due)
-        if self._parked_count + self._ready.qsize() >= BACKLOG_MAX:
+        if self._parked_count + len(self._ready) >= BACKLOG_MAX:
             self.refused.append(work)
         elif row is not None and row in self._parked:
             self._parked[row].append(work)
@@ -121,7 +149,18 @@ class Dispatcher:
         else:
             if row is not None:
                 self._parked[row] = deque()
-            self._ready.put(work)
+            self._ready.append(work)
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        if self._is_handing_out:
+            return  # a scenario that ended as it began: the loop below goes on with the next
+        self._is_handing_out = True
+        while self._ready and self._free:
+            self._running += 1
+            user, since_s = self._free.popleft()
+            self._begin(user, self._ready.popleft(), since_s)
+        self._is_handing_out = False
 
     def _pass_on(self, row: tuple[str, int]) -> None:
         waiting = self._parked.get(row)
@@ -131,7 +170,7 @@ class Dispatcher:
         work = waiting.popleft()
         self._parked_count -= 1
         work.free_s = self._clock.now_s()
-        self._ready.put(work)
+        self._ready.append(work)
 
 
 def _held_row(due: Due) -> tuple[str, int] | None:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -23,8 +23,12 @@ from holdfast_loadtests.calls import compile_calls
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.records import read_calls
 from holdfast_loadtests.reflection import fetch
+from holdfast_loadtests.security import Security
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.summary import LoadSummary, summarize
+
+ENGINE: Final = "holdfast http2"
+"""What makes the load: gRPC at the level of HTTP/2 frames, on uvloop."""
 
 RECORD_NAME: Final = "calls.csv.gz"
 LOG_NAME: Final = "load-worker.log"
@@ -43,7 +47,9 @@ class LoadPlan:
     """What to load, with what.
 
     `target` is `host:port`; `descriptors` a serialised FileDescriptorSet, asked of the target by reflection where
-    empty. Calls due before the first `set_phase` belong to `first_phase`.
+    empty. Calls due before the first `set_phase` belong to `first_phase`. Without `security` there is no TLS;
+    `authority` is what the server is to be called, the target where empty; `metadata` goes with every call. Without
+    `records` only totals and histograms are kept, in bounded memory.
     """
 
     target: str
@@ -52,6 +58,10 @@ class LoadPlan:
     seed: int
     descriptors: bytes = b""
     first_phase: str = "baseline"
+    security: Security | None = None
+    authority: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    records: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Snapshot:
     rps: float = 0.0
     p50_ms: float = 0.0
     p95_ms: float = 0.0
+    p99_ms: float = 0.0
     lag_p99_ms: float = 0.0
     in_flight: int = 0
     counts: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
@@ -101,7 +112,7 @@ class LoadRun:
                 fit its methods and messages; nothing was started.
             LoadError: the process did not become ready.
         """
-        descriptors = plan.descriptors or fetch(plan.target).file_set
+        descriptors = plan.descriptors or fetch(plan.target, security=plan.security).file_set
         compile_calls(plan.spec, Descriptors(descriptors), plan.tables)
         run = cls(_spawn(out_dir), out_dir)
         try:
@@ -121,11 +132,6 @@ class LoadRun:
     def started_s(self) -> float:
         """When the schedule began, unix seconds."""
         return float(self._latest["ready"]["started_s"])
-
-    @property
-    def locust_requests(self) -> int:
-        """Requests that Locust's own statistics counted; there after `finish`."""
-        return int(self._latest["drained"]["locust_requests"])
 
     @property
     def pid(self) -> int:
@@ -166,14 +172,22 @@ class LoadRun:
         Raises:
             LoadError: the process died, now or before.
         """
-        self._send({"stop": True})
-        drained = self._wait("drained", float(self._latest["ready"]["drain_limit_s"]) + ORDER_WITHIN_S)
+        drained = self.drain()
         return summarize(
             read_calls(self.record),
             started_s=self.started_s,
             stopped_s=float(drained["stopped_s"]),
             cpu_share=float(drained["cpu_share"]),
         )
+
+    def drain(self) -> Mapping[str, Any]:
+        """As `finish`, for a load without records: gives what the process found, as `results` reads it.
+
+        Raises:
+            LoadError: the process died, now or before.
+        """
+        self._send({"stop": True})
+        return self._wait("drained", float(self._latest["ready"]["drain_limit_s"]) + ORDER_WITHIN_S)
 
     def close(self) -> None:
         """Ends the process; idempotent."""
@@ -275,5 +289,8 @@ def _wire_plan(plan: LoadPlan, descriptors: bytes, out_dir: Path) -> dict[str, A
         "seed": plan.seed,
         "descriptors": base64.b64encode(descriptors).decode(),
         "phase": plan.first_phase,
-        "record": str((out_dir / RECORD_NAME).absolute()),
+        "security": asdict(plan.security) if plan.security else None,
+        "authority": plan.authority,
+        "metadata": list(plan.metadata),
+        "record": str((out_dir / RECORD_NAME).absolute()) if plan.records else "",
     }

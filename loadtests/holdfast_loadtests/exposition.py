@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Final, TypeVar
 
-from holdfast_loadtests.tally import Histogram, Tally
+from holdfast_loadtests.tally import Buckets, Tally
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,20 +31,23 @@ class Exposition:
     def text(self) -> str:
         """All metrics of the load."""
         tally = self._tally
-        handled = {labels: sum(histogram.counts) for labels, histogram in tally.latency.items()}
-        lag = {(phase,): histogram for phase, histogram in tally.lag.items()}
+        latency = {labels: series.buckets for labels, series in tally.latency.items()}
+        handled = {labels: sum(buckets.counts) for labels, buckets in latency.items()}
+        lag = {(phase,): lags.buckets for phase, lags in tally.lags.items()}
+        started = {labels: lane.started for labels, lane in tally.lanes.items() if lane.started}
+        never_sent = {labels: lane.never_sent for labels, lane in tally.lanes.items() if lane.never_sent}
         return "".join(
             (
                 _head("grpc_client_started_total", "Attempts sent, retries included.", "counter"),
-                *self._counters("grpc_client_started_total", _STARTED, tally.started),
+                *self._counters("grpc_client_started_total", _STARTED, started),
                 _head("grpc_client_handled_total", "Attempts ended, by code.", "counter"),
                 *self._counters("grpc_client_handled_total", _HANDLED, handled),
                 _head("grpc_client_handling_seconds", "From when an attempt was due to its end.", "histogram"),
-                *self._histograms("grpc_client_handling_seconds", _HANDLED, tally.latency),
+                *self._histograms("grpc_client_handling_seconds", _HANDLED, latency),
                 _head("holdfast_load_schedule_lag_seconds", "How late the generator sent an attempt.", "histogram"),
                 *self._histograms("holdfast_load_schedule_lag_seconds", ("phase",), lag),
                 _head("holdfast_load_never_sent_total", "Calls due that were never sent.", "counter"),
-                *self._counters("holdfast_load_never_sent_total", _STARTED, tally.never_sent),
+                *self._counters("holdfast_load_never_sent_total", _STARTED, never_sent),
                 _head("holdfast_load_in_flight", "Calls sent and not yet ended.", "gauge"),
                 f"holdfast_load_in_flight {tally.in_flight}\n",
             )
@@ -56,11 +59,11 @@ class Exposition:
                 name, values, count, f"{name}{{{_written(names, values)}}} {count}\n"
             )
 
-    def _histograms(self, name: str, names: Labels, found: Mapping[LabelsT, Histogram]) -> Iterator[str]:
-        for values, histogram in found.items():
-            count = sum(histogram.counts)
+    def _histograms(self, name: str, names: Labels, found: Mapping[LabelsT, Buckets]) -> Iterator[str]:
+        for values, buckets in found.items():
+            count = sum(buckets.counts)
             yield self._lines(name, values, count) or self._keep(
-                name, values, count, "".join(_histogram_lines(name, _written(names, values), histogram))
+                name, values, count, "".join(_histogram_lines(name, _written(names, values), buckets))
             )
 
     def _lines(self, name: str, values: Labels, count: int) -> str:
@@ -82,9 +85,9 @@ def _written(names: Labels, values: Labels) -> str:
     return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs)
 
 
-def _histogram_lines(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
-    bounds = [*map(str, histogram.bounds_s), "+Inf"]
-    for bound, count in zip(bounds, accumulate(histogram.counts), strict=True):
+def _histogram_lines(name: str, labels: str, buckets: Buckets) -> Iterator[str]:
+    bounds = [*map(str, buckets.bounds_s), "+Inf"]
+    for bound, count in zip(bounds, accumulate(buckets.counts), strict=True):
         yield f'{name}_bucket{{{labels},le="{bound}"}} {count}\n'
-    yield f"{name}_count{{{labels}}} {sum(histogram.counts)}\n"
-    yield f"{name}_sum{{{labels}}} {histogram.sum_s!r}\n"
+    yield f"{name}_count{{{labels}}} {sum(buckets.counts)}\n"
+    yield f"{name}_sum{{{labels}}} {buckets.sum_s!r}\n"

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from holdfast_loadtests.hints import nearest
 
-_WELL_KNOWN: Final = "google.protobuf."
+WELL_KNOWN: Final = "google.protobuf."
 """Messages of this package have JSON forms of their own (a Duration is "30s"): their fields are not looked into."""
 
 
@@ -32,42 +32,44 @@ def encode(message_class: type[Message], value: Mapping[str, Any]) -> bytes:
     try:
         return json_format.ParseDict(dict(value), message_class()).SerializeToString()
     except (json_format.Error, TypeError, ValueError) as error:
-        raise _misfit(descriptor_of(message_class), value, str(error)) from error
+        raise misfit(descriptor_of(message_class), value, str(error)) from error
 
 
-def _misfit(descriptor: Descriptor, value: Mapping[str, Any], why: str) -> MisfitError:
+def misfit(descriptor: Descriptor, value: Mapping[str, Any], why: str) -> MisfitError:
     """The error for a value that does not fit, with the nearest field where one is unknown."""
     return MisfitError(_unknown_field(descriptor, value, "") or f"{descriptor.full_name}: {why}")
 
 
 def _unknown_field(descriptor: Descriptor, value: object, path: str) -> str:
-    if not isinstance(value, Mapping) or descriptor.full_name.startswith(_WELL_KNOWN):
+    if not isinstance(value, Mapping) or descriptor.full_name.startswith(WELL_KNOWN):
         return ""
-    fields = _fields(descriptor)
+    fields = fields_of(descriptor)
     for key, item in value.items():
         field = fields.get(str(key))
         if field is None:
             known = [name for name, found in fields.items() if name == found.name]
             return f"{descriptor.full_name} has no field {path + str(key)!r}; {nearest(str(key), known)}"
         items = item if isinstance(item, Sequence) and not isinstance(item, str) else [item]
-        inner = None if _is_map(field) else field.message_type
+        inner = None if is_map(field) else field.message_type
         problems = (_unknown_field(inner, one, f"{path}{key}.") for one in items if inner is not None)
         if problem := next(filter(None, problems), ""):
             return problem
     return ""
 
 
-def _fields(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+def fields_of(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+    """A message's fields by both their names."""
     return {name: field for field in descriptor.fields for name in (field.name, field.json_name)}
 
 
-def _is_map(field: FieldDescriptor) -> bool:
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether it is a map."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def _element(field: FieldDescriptor) -> FieldDescriptor:
     """What one item of the field is: for a map its value, else the field itself."""
-    if not _is_map(field):
+    if not is_map(field):
         return field
     assert field.message_type is not None, "a map is made of entry messages"
     return field.message_type.fields_by_name["value"]
@@ -101,17 +103,17 @@ class Path:
     def _item(self, field: FieldDescriptor, parts: list[str]) -> str | int | None:
         if not field.is_repeated:
             return None
-        what = "a key" if _is_map(field) else "an index, from 0"
-        if not parts or not (_is_map(field) or parts[0].isdecimal()):
+        what = "a key" if is_map(field) else "an index, from 0"
+        if not parts or not (is_map(field) or parts[0].isdecimal()):
             raise MisfitError(f"{self.text!r}: {field.name} holds many; say which with {what}: '{field.name}.0'")
-        return parts.pop(0) if _is_map(field) else int(parts.pop(0))
+        return parts.pop(0) if is_map(field) else int(parts.pop(0))
 
     @property
     def sample(self) -> object:
         """A value of the type that lies at the path, to try a template with."""
         field = _element(self._steps[-1][0])
         if field.message_type is not None:
-            return {} if not field.message_type.full_name.startswith(_WELL_KNOWN) else None
+            return {} if not field.message_type.full_name.startswith(WELL_KNOWN) else None
         if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
             return "A" if field.type == FieldDescriptor.TYPE_STRING else "QQ=="
         return field.enum_type.values[0].name if field.enum_type is not None else field.default_value

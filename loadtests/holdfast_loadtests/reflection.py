@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -10,8 +11,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast.cli import InputError
-from holdfast_loadtests.calls import compile_calls as compile_calls
 from holdfast_loadtests.descriptors import Descriptors
+from holdfast_loadtests.security import Security
 
 PROTOCOLS: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 """Asked in this order; their messages are the same on the wire."""
@@ -26,18 +27,19 @@ _PROBLEMS: Final = {
 }
 
 
-def fetch(address: str, timeout_s: float = 5.0) -> Descriptors:
+def fetch(address: str, timeout_s: float = 5.0, security: Security | None = None) -> Descriptors:
     """Descriptors of every service at `host:port`, reflection's own left out.
 
     Args:
         address: where the server listens.
         timeout_s: limit for the whole conversation.
+        security: TLS, if any.
 
     Raises:
         InputError: nothing answers there, or it has no usable reflection.
     """
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-    with grpc.insecure_channel(address, options=options) as channel:
+    with _channel(address, security, options) as channel:
         for protocol in PROTOCOLS:
             try:
                 with _Conversation(channel, protocol, timeout_s) as conversation:
@@ -46,6 +48,14 @@ def fetch(address: str, timeout_s: float = 5.0) -> Descriptors:
                 if error.code() is not grpc.StatusCode.UNIMPLEMENTED or protocol == PROTOCOLS[-1]:
                     raise _unusable(address, error) from error
     raise AssertionError("the last protocol either answers or raises")
+
+
+def _channel(address: str, security: Security | None, options: list[tuple[str, int]]) -> grpc.Channel:
+    if security is None:
+        return grpc.insecure_channel(address, options=options)
+    security.context()  # names the file that is no good
+    ca, key, cert = (Path(name).read_bytes() if name else None for name in (security.ca, security.key, security.cert))
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), options=options)
 
 
 def _unusable(address: str, error: grpc.RpcError) -> InputError:

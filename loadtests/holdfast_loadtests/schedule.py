@@ -7,11 +7,12 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count, cycle, repeat, takewhile
+from itertools import accumulate, count, cycle, repeat, takewhile
+from math import sqrt
 from operator import gt
 from typing import Final, NamedTuple
 
-from holdfast_loadtests.spec import Arrivals, LoadSpec, Scenario
+from holdfast_loadtests.spec import TRACE_COLUMN, Arrivals, LoadSpec, Scenario
 
 Tables = Mapping[str, Sequence[Mapping[str, str]]]
 
@@ -39,7 +40,7 @@ def schedule(spec: LoadSpec, tables: Tables, seed: int) -> Iterator[Due]:
     scenarios = spec.all_scenarios()
     choices = _choices(scenarios, random.Random(f"scenarios:{seed}"))
     rows = _Rows(scenarios, tables, seed)
-    times = repeat(0.0) if spec.arrivals is None else _times(spec.arrivals, random.Random(f"times:{seed}"))
+    times = repeat(0.0) if spec.arrivals is None else _times(spec.arrivals, tables, random.Random(f"times:{seed}"))
     for ordinal, (due_offset_s, scenario) in enumerate(zip(times, choices, strict=False)):
         yield Due(due_offset_s, scenario, rows.next(scenario), ordinal)
 
@@ -79,32 +80,50 @@ def _order(rows: int, rng: random.Random) -> Iterator[int]:
     return cycle(order)
 
 
-def _times(arrivals: Sequence[Arrivals], rng: random.Random) -> Iterator[float]:
+def _times(arrivals: Sequence[Arrivals], tables: Tables, rng: random.Random) -> Iterator[float]:
     start_s = 0.0
     for stretch in arrivals:
-        offsets = _poisson(stretch.rate, rng) if stretch.process == "poisson" else _constant(stretch.rate)
-        if stretch.for_ is None:
-            yield from (start_s + offset_s for offset_s in offsets)
-            return
-        length_s = stretch.for_.total_seconds()
+        offsets = _trace(stretch, tables) if stretch.trace else _arrivals(stretch, rng)
+        length_s = _length_s(stretch, tables)
         yield from (start_s + offset_s for offset_s in takewhile(partial(gt, length_s), offsets))
         start_s += length_s
 
 
-def _constant(rate_per_s: float) -> Iterator[float]:
-    # Multiplied, not added up: adding 1/rate a million times drifts.
-    return (number / rate_per_s for number in count())
+def _length_s(stretch: Arrivals, tables: Tables) -> float:
+    """How long a stretch lasts; a trace without `for` until just after its last time."""
+    if stretch.for_ is not None:
+        return stretch.for_.total_seconds()
+    return float(tables[stretch.trace][-1][TRACE_COLUMN]) + 1e-6 if stretch.trace else float("inf")
 
 
-def _poisson(rate_per_s: float, rng: random.Random) -> Iterator[float]:
-    at_s = 0.0
-    while True:
-        at_s += rng.expovariate(rate_per_s)
-        yield at_s
+def _trace(stretch: Arrivals, tables: Tables) -> Iterator[float]:
+    return (float(row[TRACE_COLUMN]) for row in tables[stretch.trace or ""])
 
 
-def expected_calls(spec: LoadSpec, start_s: float, end_s: float) -> dict[str, float]:
+def _arrivals(stretch: Arrivals, rng: random.Random) -> Iterator[float]:
+    """The times at which the integral of the rate reaches 0, 1, 2, …; for a Poisson process, sums of Exp(1).
+
+    Computed from the count each time, not added up: adding 1/rate a million times drifts.
+    """
+    first, last = stretch.rates_per_s
+    slope = (last - first) / _length_s(stretch, {}) if last != first else 0.0
+    # The least root of first·t + slope·t²/2 = n, in the form that neither divides by the slope nor cancels.
+    counts: Iterator[float] = _exponentials(rng) if stretch.process == "poisson" else count()
+    for number in counts:
+        under = first * first + 2.0 * slope * number
+        if under < 0.0:
+            return  # the rate falls to 0 before so many have come
+        yield 2.0 * number / (first + sqrt(under))
+
+
+def _exponentials(rng: random.Random) -> Iterator[float]:
+    return accumulate(rng.expovariate(1.0) for _ in repeat(None))
+
+
+def expected_calls(spec: LoadSpec, start_s: float, end_s: float, tables: Tables | None = None) -> dict[str, float]:
     """Calls expected to fall due between two offsets, by `service/method`, if every scenario runs to its end.
+
+    `tables` are needed where a trace is replayed.
 
     Raises:
         ValueError: the closed model, whose rate depends on the server.
@@ -117,17 +136,23 @@ def expected_calls(spec: LoadSpec, start_s: float, end_s: float) -> dict[str, fl
     for scenario in scenarios:
         for step in scenario.steps:
             shift_s = step.after.total_seconds() if step.after else 0.0
-            due = _arrivals_between(spec.arrivals, start_s - shift_s, end_s - shift_s)
+            due = _arrivals_between(spec.arrivals, tables or {}, start_s - shift_s, end_s - shift_s)
             calls[step.call] = calls.get(step.call, 0.0) + due * scenario.weight / weight_sum
     return calls
 
 
-def _arrivals_between(arrivals: Sequence[Arrivals], start_s: float, end_s: float) -> float:
+def _arrivals_between(arrivals: Sequence[Arrivals], tables: Tables, start_s: float, end_s: float) -> float:
     total, at_s = 0.0, 0.0
     for stretch in arrivals:
-        until_s = at_s + stretch.for_.total_seconds() if stretch.for_ else max(end_s, at_s)
-        total += stretch.rate * max(0.0, min(end_s, until_s) - max(start_s, at_s))
-        at_s = until_s
+        length_s = _length_s(stretch, tables)
+        from_s, until_s = max(start_s - at_s, 0.0), min(end_s - at_s, length_s)
+        if until_s > from_s and stretch.trace:
+            total += sum(from_s <= offset_s < until_s for offset_s in _trace(stretch, tables))
+        elif until_s > from_s:
+            first, last = stretch.rates_per_s
+            slope = (last - first) / length_s
+            total += (until_s - from_s) * (first + slope * (from_s + until_s) / 2.0)
+        at_s += length_s
     return total
 
 

@@ -1,210 +1,184 @@
 """The worker's life: reads its plan and its orders from stdin, tells what happens on stdout, one JSON object a line.
 
-    in    the plan · {"phase": NAME} · {"stop": true} · {"exit": true}; the end of stdin means that the parent is gone
-    out   {"event": "ready" | "phase" | "status" | "drained" | "error", …}
-
-Runs on gevent; only the worker imports it.
+in    the plan · {"phase": NAME} · {"stop": true} · {"exit": true}; the end of stdin means that the parent is gone
+out   {"event": "ready" | "phase" | "status" | "drained" | "error", …}
 """
 
+import asyncio
 import base64
 import gc
 import json
 import os
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-import gevent
-from gevent.event import Event
-from gevent.fileobject import FileObjectPosix
-from gevent.pywsgi import WSGIServer
-from locust import User, task
-from locust.env import Environment
-from locust.exception import StopUser
-from locust.runners import LocalRunner
+import uvloop
 
+from holdfast_loadtests.channels import Channel, Target, expire
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.driver import Driver
-from holdfast_loadtests.exposition import CONTENT_TYPE, Exposition
-from holdfast_loadtests.records import Call
-from holdfast_loadtests.sending import Connection
+from holdfast_loadtests.expiry import Expiry
+from holdfast_loadtests.exposition import Exposition
+from holdfast_loadtests.records import RecordWriter
+from holdfast_loadtests.security import Security
+from holdfast_loadtests.serving import MetricsServer
 from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.stalls import Stalls
 
 STATUS_EVERY_S: Final = 0.5
-CONNECT_WITHIN_S: Final = 5.0
 EXIT_ORPHANED: Final = 4
 EXIT_BROKEN: Final = 5
 
 
 def main() -> None:
     """Carries out the plan on stdin's first line; returns when told to exit."""
-    orders = FileObjectPosix(0, "rb", close=False)
-    plan = json.loads(orders.readline() or "null")
-    if plan is None:
-        return
+    plan = json.loads(sys.stdin.buffer.readline() or "null")
+    if plan is not None:
+        uvloop.run(_main(plan))
+
+
+async def _main(plan: dict[str, Any]) -> None:
     session = Session(plan)
-    session.spawn(_obey, session, orders)
-    session.run()
+    threading.Thread(target=_obey, args=(session,), name="orders", daemon=True).start()
+    await session.run()
 
 
-def _obey(session: "Session", orders: Iterable[bytes]) -> None:
-    for line in orders:
-        order = json.loads(line)
-        if "phase" in order:
-            session.begin_phase(order["phase"])
-        elif order.get("stop"):
-            session.stopping.set()
-        elif order.get("exit"):
-            session.exiting.set()
-            return
-    session.end(EXIT_ORPHANED)
+def _obey(session: "Session") -> None:
+    for line in sys.stdin.buffer:
+        session.tell(json.loads(line))
+    session.tell({"orphaned": True})
 
 
 def say(event: str, **fields: object) -> None:
     """Writes one line to the parent."""
-    os.write(1, (json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n").encode())
+    data = (json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n").encode()
+    while data:
+        data = data[os.write(1, data) :]
 
 
 class Session:
     """One load, from connecting to the last scrape."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._broken)
         spec = LoadSpec.model_validate(plan["spec"])
         self._user_count = spec.user_count(plan["tables"])
+        self._record = RecordWriter(Path(plan["record"])) if plan["record"] else None
+        target = Target(
+            plan["target"],
+            tls=Security(**plan["security"]).context() if plan["security"] else None,
+            authority=plan["authority"],
+            metadata=tuple((name.encode(), value.encode()) for name, value in plan["metadata"]),
+        )
         descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
-        self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, Path(plan["record"]))
+        self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, target, self._record)
+        self._expiry = Expiry(self._loop, expire)
         count = min(spec.connections or self._user_count, self._user_count)
-        self._connections = [Connection(number, plan["target"]) for number in range(count)]
-        self._environment = Environment(user_classes=[_user_class(self._live)])
-        self._cpu_before_s = 0.0
-        self.stopping = Event()
-        self.exiting = Event()
+        self._driver.channels = [Channel(number, target, self._expiry) for number in range(count)]
+        self._stalls = Stalls()
+        self._stopping = asyncio.Event()
+        self._exiting = asyncio.Event()
         self._driver.phases.switch(plan["phase"], self._driver.clock.now_s())
 
-    def run(self) -> None:
+    def tell(self, order: Mapping[str, Any]) -> None:
+        """Hands on an order of the parent; from any thread."""
+        self._loop.call_soon_threadsafe(self._obey, order)
+
+    async def run(self) -> None:
         """Connects, loads until told to stop, drains, and stays to be scraped until told to exit."""
-        metrics = self._serve_metrics()
-        self._connect()
-        runner = self._environment.create_local_runner()
-        self._start_users(runner)
+        driver = self._driver
+        metrics = MetricsServer(Exposition(driver.tally))
+        address = await metrics.start()
+        # One that cannot connect makes calls that fail, and those are counted.
+        failures = await asyncio.gather(*(channel.connect() for channel in driver.channels))
         gc.collect()
         gc.freeze()  # what is alive now stays: collections during the load need not look at it
-        started_s = self._driver.clock.now_s()
-        self._cpu_before_s = time.process_time()
+        started_s = driver.clock.now_s()
+        cpu_before_s = time.process_time()
         say(
             "ready",
-            metrics=f"127.0.0.1:{metrics.server_port}",
+            metrics=address,
             started_s=started_s,
-            drain_limit_s=self._driver.drain_limit_s,
+            drain_limit_s=driver.drain_limit_s,
+            failure=next(filter(None, failures), ""),
         )
-        self.spawn(self._driver.dispatcher.run, started_s)
-        self.spawn(self._report)
-        self.stopping.wait()
-        self._drain(started_s)
-        self.exiting.wait()
-        runner.quit()
-        metrics.stop(timeout=1)
+        self._stalls.begin()
+        driver.dispatcher.start(started_s, self._user_count)
+        await self._report()
+        self._stalls.end()
+        cpu_s, load_s = time.process_time() - cpu_before_s, driver.clock.now_s() - started_s
+        await driver.drain()
+        self._tell_status()
+        self._close_record()
+        say("drained", cpu_share=cpu_s / max(load_s, 1e-9), **self._found())
+        await self._exiting.wait()
+        for channel in driver.channels:
+            channel.close()
+        self._expiry.close()
+        metrics.close()
 
-    def begin_phase(self, name: str) -> None:
+    def _found(self) -> dict[str, object]:
+        """What the load found, where the parent has no record to read it from."""
+        driver = self._driver
+        return {
+            "stopped_s": driver.dispatcher.stop_s,
+            "stall_ms_max": self._stalls.longest_s * 1000.0,
+            "outcomes": dict(driver.tally.outcomes),
+            "wrong": driver.tally.wrong,
+            "notes": driver.notes.most_common(),
+            "never_sent": sum(lane.never_sent for lane in driver.tally.lanes.values()),
+            "failed": [[*labels, lane.wrong.as_json()] for labels, lane in driver.tally.lanes.items()],
+            "latency": [[*labels, series.histogram.as_json()] for labels, series in driver.tally.latency.items()],
+            "lag": [[phase, lags.histogram.as_json()] for phase, lags in driver.tally.lags.items()],
+        }
+
+    def _obey(self, order: Mapping[str, Any]) -> None:
+        if "phase" in order:
+            self._begin_phase(order["phase"])
+        elif order.get("stop"):
+            self._stopping.set()
+        elif order.get("exit"):
+            self._exiting.set()
+        else:
+            self._end(EXIT_ORPHANED)
+
+    def _begin_phase(self, name: str) -> None:
         """Calls due from now on belong to this phase; those due before keep theirs."""
         since_s = self._driver.clock.now_s()
         self._driver.phases.switch(name, since_s)
         say("phase", name=name, since_s=since_s)
 
-    def spawn(self, work: Callable[..., None], *arguments: object) -> None:
-        """Runs something beside; if it breaks, so does the load, loudly."""
-        gevent.spawn(work, *arguments).link_exception(self._broken)
-
-    def end(self, code: int) -> None:
-        """Leaves at once, with all that is recorded on disk."""
-        self._driver.record.close()
-        os._exit(code)
-
-    def _drain(self, started_s: float) -> None:
-        dispatcher = self._driver.dispatcher
-        dispatcher.stop()
-        load_s = dispatcher.stop_s - started_s
-        cpu_share = (time.process_time() - self._cpu_before_s) / max(load_s, 1e-9)
-        self._driver.drain()
-        dispatcher.dismiss(self._user_count)
-        self._tell_status()
-        self._driver.record.close()
-        say(
-            "drained",
-            stopped_s=dispatcher.stop_s,
-            cpu_share=cpu_share,
-            locust_requests=self._environment.stats.total.num_requests,
-        )
-
-    def _connect(self) -> None:
-        waits = [gevent.spawn(one.connect, CONNECT_WITHIN_S) for one in self._connections]
-        gevent.joinall(waits)  # one that cannot connect makes calls that fail, and those are counted
-
-    def _start_users(self, runner: LocalRunner) -> None:
-        all_there = Event()
-        spawned = self._environment.events.spawning_complete
-        spawned.add_listener(lambda **_: all_there.set())  # type: ignore[no-untyped-call]
-        runner.start(self._user_count, spawn_rate=self._user_count)
-        all_there.wait()
-
-    def _serve_metrics(self) -> WSGIServer:
-        exposition = Exposition(self._driver.tally)
-
-        def answer(_environ: object, start_response: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
-            start_response("200 OK", [("Content-Type", CONTENT_TYPE)])
-            return [exposition.text().encode()]
-
-        server = WSGIServer(("127.0.0.1", 0), answer, log=None)
-        server.start()
-        return server
-
-    def _report(self) -> None:
-        while not self.stopping.wait(STATUS_EVERY_S):
-            self._tell_status()
+    async def _report(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await asyncio.wait_for(self._stopping.wait(), STATUS_EVERY_S)
+            except TimeoutError:
+                self._tell_status()
 
     def _tell_status(self) -> None:
-        self._driver.record_refused()
-        self._driver.record.flush()
-        now_s = self._driver.clock.now_s()
-        say("status", t_s=now_s, phase=self._driver.phases.current, **self._driver.tally.status(now_s))
+        driver = self._driver
+        driver.record_refused()
+        if self._record is not None:
+            self._record.flush()
+        now_s = driver.clock.now_s()
+        say("status", t_s=now_s, phase=driver.phases.current, **driver.tally.status(now_s))
 
-    def _live(self, number: int) -> Iterator[Call]:
-        try:
-            yield from self._driver.live(self._connections[number % len(self._connections)])
-        except Exception as error:  # noqa: BLE001  # Locust would log it and go on with a user less
-            self._fail(error)
+    def _close_record(self) -> None:
+        if self._record is not None:
+            self._record.close()
 
-    def _broken(self, greenlet: "gevent.Greenlet[..., None]") -> None:
-        self._fail(greenlet.exception)
+    def _broken(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        """Something broke in a callback: so does the load, loudly."""
+        error = context.get("exception")
+        say("error", message=f"{type(error).__name__}: {error}" if error else str(context.get("message")))
+        self._end(EXIT_BROKEN)
 
-    def _fail(self, error: BaseException | None) -> None:
-        say("error", message=f"{type(error).__name__}: {error}")
-        self.end(EXIT_BROKEN)
-
-
-def _user_class(live: Callable[[int], Iterator[Call]]) -> type[User]:
-    """Locust's user for this load; each one's life is a single task."""
-    numbers = iter(range(1_000_000))
-
-    class ScheduledUser(User):
-        """Takes what is due from the schedule, and reports each call to Locust's own statistics."""
-
-        @task
-        def live(self) -> None:
-            for call in live(next(numbers)):
-                _tell_locust(self.environment, call)
-            raise StopUser
-
-    return ScheduledUser
-
-
-def _tell_locust(environment: Environment, call: Call) -> None:
-    environment.events.request.fire(  # type: ignore[no-untyped-call]
-        request_type="grpc",
-        name=call.call,
-        response_time=call.latency_ms,
-        response_length=0,
-        exception=None if call.expected else RuntimeError(call.code),
-        context={},
-    )
+    def _end(self, code: int) -> NoReturn:
+        """Leaves at once, with all that is recorded on disk."""
+        self._close_record()
+        os._exit(code)

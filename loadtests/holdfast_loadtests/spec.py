@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from holdfast.cli import InputError
 from holdfast_loadtests.codes import CODE_NAMES
 from holdfast_loadtests.hints import nearest
-from holdfast_loadtests.templates import BUILT_IN, names_in
+from holdfast_loadtests.templates import BUILT_IN, names_in, problem_in
 from holdfast_slo.documents import Strict
 from holdfast_slo.durations import Duration
 
@@ -31,6 +31,9 @@ RATE_MAX_PER_S: Final = 100_000.0
 CONCURRENCY_MAX: Final = 2_000
 """Each of a pool's users is a greenlet with a connection of its own: beyond this one process is the wrong tool."""
 CONCURRENCY_DEFAULT: Final = 100
+TRACE_COLUMN: Final = "at_s"
+TRACE_MAX_S: Final = 7 * 24 * 3600.0
+"""A replayed trace is at most a week long."""
 _PER_S: Final = {"s": 1.0, "m": 1 / 60, "h": 1 / 3600}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*([smh])")
 
@@ -74,11 +77,33 @@ Request = dict[str, Any]
 
 
 class Arrivals(Strict):
-    """A stretch of the open model: scenarios fall due at `rate` for `for`, evenly or as a Poisson process."""
+    """A stretch of the open model: scenarios fall due at `rate` for `for`, evenly or as a Poisson process.
 
-    rate: Rate
+    With `to` the rate grows or falls steadily from `rate` to that one. A stretch with `trace` has no rate: it replays
+    the times in the column `at_s` of that table, in seconds from its beginning.
+    """
+
+    rate: Rate | None = None
+    to: Rate | None = None
+    trace: str | None = None
     for_: Duration | None = Field(default=None, alias="for")
     process: Literal["constant", "poisson"] = "constant"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.rate is None) == (self.trace is None):
+            raise ValueError("either `rate` or `trace`")
+        if self.trace is not None and (self.to is not None or self.process != "constant"):
+            raise ValueError("nothing but `for` beside `trace`: it has its own times")
+        if self.to is not None and self.for_ is None:
+            raise ValueError("`for` beside `to`: how long the rate takes to get there")
+        return self
+
+    @property
+    def rates_per_s(self) -> tuple[float, float]:
+        """The rate at the beginning and at the end; both 0 where a trace is replayed."""
+        start = self.rate or 0.0
+        return start, start if self.to is None else self.to
 
 
 class Step(Strict):
@@ -193,6 +218,12 @@ class LoadSpec(Strict):
         if self.length_s is None or self.arrivals is None:
             return self
         *before, last = self.arrivals
+        if last.trace is not None:
+            return self
+        if last.to is not None:  # the ramp keeps its length; where it got to goes on
+            return self.model_copy(
+                update={"arrivals": [*self.arrivals, Arrivals.model_validate({"rate": _rate_text(last.to)})]}
+            )
         return self.model_copy(update={"arrivals": [*before, last.model_copy(update={"for_": None})]})
 
     def all_scenarios(self) -> tuple[Scenario, ...]:
@@ -253,8 +284,30 @@ def check(spec: LoadSpec, tables: Mapping[str, Sequence[Mapping[str, str]]], bla
             raise blame((*loc, "name"), "a name no other scenario has", f"{scenario.name!r} is used twice")
         _check_rows(spec, scenario, loc, tables, blame)
         _check_templates(spec, index, scenario, tables, blame)
+    for number, stretch in enumerate(spec.arrivals or []):
+        if stretch.trace is not None:
+            _check_trace(stretch.trace, tables, ("arrivals", number, "trace"), blame)
     if spec.deadline <= timedelta():
         raise blame(("deadline",), "a duration above 0s", "a call without time cannot be answered")
+
+
+def _check_trace(table: str, tables: Mapping[str, Sequence[Mapping[str, str]]], loc: Loc, blame: Blame) -> None:
+    if table not in tables:
+        raise blame(loc, "a table declared under `data`", nearest(table, tables))
+    before_s = 0.0
+    for number, row in enumerate(tables[table], start=1):
+        text = row.get(TRACE_COLUMN, "")
+        try:
+            at_s = float(text)
+        except ValueError:
+            at_s = -1.0
+        if not before_s <= at_s < TRACE_MAX_S:
+            raise blame(
+                loc,
+                f"a table whose column `{TRACE_COLUMN}` holds ascending seconds from 0",
+                f"row {number} of {table} has {text!r} after {before_s:g}",
+            )
+        before_s = at_s
 
 
 def _check_rows(
@@ -291,6 +344,8 @@ def _check_templates(
         if step.deadline is not None and step.deadline <= timedelta():
             raise blame((*loc, "deadline"), "a duration above 0s", "a call without time cannot be answered")
         for key, value in _templated(step):
+            if wrong := problem_in(value):
+                raise blame((*loc, key), "functions that there are", wrong)
             for name in names_in(value):
                 problem = _unknown_name(name, tables, captured)
                 if problem:

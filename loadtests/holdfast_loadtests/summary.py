@@ -16,6 +16,8 @@ JUDGED_PHASES: Final = (BASELINE, RECOVERY)
 LAG_P99_MAX_MS: Final = 50.0
 SENT_SHARE_MIN: Final = 0.95
 CPU_SHARE_MAX: Final = 0.95
+LESS_LOAD: Final = "ask for a lower rate, or give the load a core of its own"
+MORE_USERS: Final = "ask for a lower rate, or raise `concurrency` if the target may have more calls at a time"
 WRONG_ANSWERS_MAX: Final = 1_000
 """Wrong answers kept one by one; their number is exact beyond it."""
 
@@ -119,11 +121,13 @@ def saturated(judged: Sequence[Call], lag_p99_ms: float, cpu_share: float) -> st
     """
     sent = sum(call.sent for call in judged)
     if judged and sent < SENT_SHARE_MIN * len(judged):
-        return f"only {sent} of {len(judged)} calls that were due were sent (at least {SENT_SHARE_MIN:.0%} must be)"
+        found = f"only {sent} of {len(judged)} calls that were due were sent (at least {SENT_SHARE_MIN:.0%} must be)"
+        return f"{found}: {MORE_USERS}"
     if lag_p99_ms > LAG_P99_MAX_MS:
-        return f"calls left {lag_p99_ms:.0f} ms late at the 99th percentile (at most {LAG_P99_MAX_MS:g} ms)"
+        found = f"calls left {lag_p99_ms:.0f} ms late at the 99th percentile (at most {LAG_P99_MAX_MS:g} ms)"
+        return f"{found}: {LESS_LOAD}"
     if cpu_share > CPU_SHARE_MAX:
-        return f"the load used {cpu_share:.0%} of its one core (at most {CPU_SHARE_MAX:.0%})"
+        return f"the load used {cpu_share:.0%} of its one core (at most {CPU_SHARE_MAX:.0%}): {LESS_LOAD}"
     return ""
 
 

@@ -1,12 +1,14 @@
-"""Running totals of a load, for its metrics and its status lines; the record of every call is kept elsewhere."""
+"""Running totals of a load: for its metrics, its status lines, and its result where no record of every call is kept."""
 
 import math
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from holdfast_loadtests.records import Call
+from holdfast_loadtests.codes import Outcome
+from holdfast_loadtests.histogram import Histogram, merged
 
 LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
@@ -34,8 +36,8 @@ class Handled(NamedTuple):
 
 
 @dataclass
-class Histogram:
-    """Counts by bucket; the last one holds what exceeds every bound."""
+class Buckets:
+    """Counts by bucket as Prometheus has them; the last one holds what exceeds every bound."""
 
     bounds_s: tuple[float, ...]
     counts: list[int] = field(init=False)
@@ -50,60 +52,122 @@ class Histogram:
         self.sum_s += value_s
 
 
-@dataclass
-class Tally:
-    """Totals by label, and the last few seconds one by one."""
+class Series:
+    """Latencies of the calls of one method that ended with one code in one phase."""
 
-    started: Counter[Started] = field(default_factory=Counter)
-    latency: dict[Handled, Histogram] = field(default_factory=dict)
-    lag: dict[str, Histogram] = field(default_factory=dict)
-    never_sent: Counter[Started] = field(default_factory=Counter)
-    in_flight: int = 0
-    unexpected: int = 0
-    recent: deque[tuple[float, float, float]] = field(default_factory=deque)
+    __slots__ = ("buckets", "histogram")
 
-    def start(self, labels: Started, lag_s: float) -> None:
+    def __init__(self) -> None:
+        self.buckets = Buckets(LATENCY_BUCKETS_S)
+        self.histogram = Histogram()
+
+
+class Lags:
+    """How late the generator sent calls in one phase."""
+
+    __slots__ = ("buckets", "histogram")
+
+    def __init__(self) -> None:
+        self.buckets = Buckets(LAG_BUCKETS_S)
+        self.histogram = Histogram()
+
+
+class Lane:
+    """Calls of one method that were due in one phase."""
+
+    __slots__ = ("_lags", "by_code", "labels", "never_sent", "started", "wrong")
+
+    def __init__(self, labels: Started, lags: Lags) -> None:
+        self.labels = labels
+        self.started = 0
+        self.never_sent = 0
+        self.by_code: dict[str, Series] = {}
+        self.wrong = Histogram()
+        self._lags = lags
+
+    def start(self, lag_s: float) -> None:
         """A call is sent."""
-        self.started[labels] += 1
-        self.in_flight += 1
-        if labels.phase not in self.lag:
-            self.lag[labels.phase] = Histogram(LAG_BUCKETS_S)
-        self.lag[labels.phase].observe(lag_s)
+        self.started += 1
+        self._lags.buckets.observe(lag_s)
+        self._lags.histogram.record_s(lag_s)
 
-    def end(self, call: Call) -> None:
-        """A call that was sent has ended."""
-        self.in_flight -= 1
-        self.unexpected += not call.expected
-        labels = Handled(call.type, call.service, call.method, call.code, call.phase)
-        if labels not in self.latency:
-            self.latency[labels] = Histogram(LATENCY_BUCKETS_S)
-        self.latency[labels].observe(call.done_s - call.due_s)
-        self.recent.append((call.done_s, call.latency_ms, call.lag_ms))
-        while self.recent[0][0] < call.done_s - WINDOW_S:
-            self.recent.popleft()
+    def end(self, code: str, latency_s: float, expected: bool = True) -> None:
+        """A call that was sent has ended; `expected`: with an answer as its step wants it."""
+        if not expected:
+            self.wrong.record_s(latency_s)
+        series = self.by_code.get(code)
+        if series is None:
+            series = self.by_code[code] = Series()
+        series.buckets.observe(latency_s)
+        series.histogram.record_s(latency_s)
 
-    def give_up(self, call: Call) -> None:
-        """A call that was due will never be sent."""
-        self.never_sent[Started(call.type, call.service, call.method, call.phase)] += 1
-        self.unexpected += 1
+
+class Tally:
+    """Totals by label; bounded by methods, codes and phases, however many calls there are."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[Started, Lane] = {}
+        self.lags: dict[str, Lags] = {}
+        self.outcomes: Counter[Outcome] = Counter()
+        self.in_flight = 0
+        self.unexpected = 0
+        self.wrong = 0
+        self._marks: deque[tuple[float, Histogram, Histogram]] = deque()
+
+    def lane(self, labels: Started) -> Lane:
+        """Where calls with these labels are counted."""
+        found = self.lanes.get(labels)
+        if found is None:
+            lags = self.lags.setdefault(labels.phase, Lags())
+            found = self.lanes[labels] = Lane(labels, lags)
+        return found
+
+    def judge(self, outcome: Outcome, expected: bool) -> None:
+        """A call ended so, or will never be sent."""
+        self.outcomes[outcome] += 1
+        if not expected:
+            self.unexpected += 1
+            self.wrong += outcome in ("ok", "definite")
+
+    @property
+    def latency(self) -> dict[Handled, Series]:
+        """Every series, by its labels."""
+        return {
+            Handled(labels.type, labels.service, labels.method, code, labels.phase): series
+            for labels, lane in self.lanes.items()
+            for code, series in lane.by_code.items()
+        }
+
+    def latency_of(self, phases: Iterable[str]) -> Histogram:
+        """All latencies of some phases."""
+        wanted = set(phases)
+        return merged(one.histogram for labels, one in self.latency.items() if labels.phase in wanted)
 
     def status(self, now_s: float) -> dict[str, object]:
         """What a status line says; quantiles and rate over the last `WINDOW_S` seconds."""
-        window = [entry for entry in self.recent if entry[0] >= now_s - WINDOW_S]
-        latencies_ms = sorted(entry[1] for entry in window)
-        lags_ms = sorted(entry[2] for entry in window)
+        latency = merged(series.histogram for series in self.latency.values())
+        lag = merged(one.histogram for one in self.lags.values())
+        marks = self._marks
+        while len(marks) > 1 and marks[1][0] <= now_s - WINDOW_S:
+            marks.popleft()
+        since_s, latency_before, lag_before = marks[0] if marks else (now_s - WINDOW_S, Histogram(), Histogram())
+        marks.append((now_s, latency, lag))
+        recent = latency.since(latency_before)
+        p50_us, p95_us, p99_us = recent.quantiles_us((0.5, 0.95, 0.99))
+        [lag_p99_us] = lag.since(lag_before).quantiles_us((0.99,))
         counts: Counter[tuple[str, str, str]] = Counter()
-        for labels, histogram in self.latency.items():
-            counts[labels.phase, labels.method, labels.code] += sum(histogram.counts)
+        for labels, series in self.latency.items():
+            counts[labels.phase, labels.method, labels.code] += sum(series.buckets.counts)
         return {
-            "sent": sum(self.started.values()),
+            "sent": sum(lane.started for lane in self.lanes.values()),
             "ok": sum(count for (_, _, code), count in counts.items() if code == "OK"),
             "errors": self.unexpected,
-            "never_sent": sum(self.never_sent.values()),
-            "rps": len(window) / WINDOW_S,
-            "p50_ms": at_quantile(latencies_ms, 0.5),
-            "p95_ms": at_quantile(latencies_ms, 0.95),
-            "lag_p99_ms": at_quantile(lags_ms, 0.99),
+            "never_sent": sum(lane.never_sent for lane in self.lanes.values()),
+            "rps": recent.count / max(now_s - since_s, 0.1),
+            "p50_ms": p50_us / 1000.0,
+            "p95_ms": p95_us / 1000.0,
+            "p99_ms": p99_us / 1000.0,
+            "lag_p99_ms": lag_p99_us / 1000.0,
             "in_flight": self.in_flight,
             "counts": [[*key, count] for key, count in counts.items()],
         }

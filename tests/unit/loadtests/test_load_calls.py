@@ -4,13 +4,19 @@ from google.protobuf import json_format
 from holdfast.cli import InputError
 from holdfast.registry.v1 import agent_pb2, agent_registry_service_pb2
 from holdfast_loadtests.calls import compile_calls
+from holdfast_loadtests.draws import Draws
 from holdfast_loadtests.messages import MisfitError, Path, descriptor_of
 from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.templates import Scope
 from support.echo_server_descriptors import registry_descriptors
 
 REGISTRY = "holdfast.registry.v1.AgentRegistryService"
 REGISTER = f"{REGISTRY}/RegisterAgent"
 TABLES = {"agents": [{"id": "a", "tier": "2"}, {"id": "b", "tier": "core"}]}
+
+
+def scope_of(row=None, captured=None, ordinal=0, seed=1):
+    return Scope(row or {}, captured or {}, ordinal, Draws(seed, ordinal, 0))
 
 
 def compiled(**step):
@@ -48,7 +54,7 @@ def test_a_call_that_cannot_be_made_is_refused_before_anything_starts(step, mess
 
 def test_a_request_becomes_the_message_its_json_describes():
     step = compiled(call=REGISTER, request={"agentId": "x", "ttl": "30s", "agent": {"tier": 2, "labels": {"a": "b"}}})
-    [body] = step.bodies(lambda name: pytest.fail(f"no hole asks for {name}"))
+    [body] = step.bodies(scope_of())
     request = agent_registry_service_pb2.RegisterAgentRequest.FromString(body)
     assert (request.agent_id, request.ttl.seconds, request.agent.tier) == ("x", 30, agent_pb2.AGENT_TIER_2_SPECIALIST)
 
@@ -64,7 +70,7 @@ def test_captured_values_fill_later_requests_with_their_type():
     answer = agent_registry_service_pb2.RegisterAgentResponse(agent={"fence": 2**50, "tier": 3})
     found = {name: path.value_in(answer) for name, path in ready[0].captures}
     assert found == {"fence": 2**50, "tier": "AGENT_TIER_3_TASK"}
-    [body] = ready[1].bodies(found.__getitem__)
+    [body] = ready[1].bodies(scope_of(captured=found))
     assert agent_registry_service_pb2.DeregisterAgentRequest.FromString(body).fence == 2**50
 
 
@@ -105,4 +111,4 @@ def test_a_path_that_leads_nowhere_is_refused(path):
 @pytest.mark.parametrize(("expected", "violated"), [(9, False), ("9", False), (8, True), ("nine", True)])
 def test_an_assertion_compares_as_text(expected, violated):
     step = compiled(call=f"{REGISTRY}/GetAgent", **{"assert": {"revision": expected}})
-    assert bool(step.violation(ANSWER, lambda name: name)) is violated
+    assert bool(step.violation(ANSWER, scope_of())) is violated

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.cli import InputError
 from holdfast_loadtests.schedule import NO_ROW, expected_calls, samples_by_second, schedule
-from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.spec import LoadSpec, check
 
 TABLES = {"agents": [{"id": str(number)} for number in range(7)]}
 
@@ -111,3 +112,54 @@ def test_a_closed_model_promises_no_number_of_calls():
     with pytest.raises(ValueError, match="no rate of its own"):
         expected_calls(spec, 0, 1)
     assert samples_by_second(spec, TABLES, 1, 2) == [{}, {}]
+
+
+@pytest.mark.parametrize("process", ["constant", "poisson"])
+def test_a_ramp_brings_as_many_as_its_rate_adds_up_to_in_every_part_of_it(process):
+    spec = load_of({"rate": "10/s", "to": "110/s", "for": "100s", "process": process})
+    offsets_s = [due.due_offset_s for due in schedule(spec, TABLES, 5)]
+    assert offsets_s == sorted(offsets_s)
+    first_half = sum(offset_s < 50 for offset_s in offsets_s)
+    assert first_half == pytest.approx(10 * 50 + 50 * 50 / 2, rel=0.01 if process == "constant" else 0.08)
+    assert len(offsets_s) == pytest.approx(6000, rel=0.001 if process == "constant" else 0.05)
+    assert expected_calls(spec, 0, 50) == pytest.approx({"p.S/M": 1750.0})
+    assert expected_calls(spec, 50, 200) == pytest.approx({"p.S/M": 4250.0})
+
+
+@given(st.floats(0.1, 1000), st.floats(0.1, 1000), st.floats(0.5, 20))
+def test_every_arrival_of_a_ramp_comes_when_the_rate_has_added_up_to_it(first, last, length_s):
+    spec = load_of({"rate": f"{first:f}/s", "to": f"{last:f}/s", "for": f"{length_s:.3f}s"})
+    [stretch] = spec.arrivals
+    (start, end), whole_s = stretch.rates_per_s, stretch.for_.total_seconds()
+    for due in schedule(spec, TABLES, 1):
+        at_s = due.due_offset_s
+        assert start * at_s + (end - start) * at_s * at_s / (2 * whole_s) == pytest.approx(due.ordinal, abs=1e-6)
+
+
+def test_a_spike_is_a_short_stretch_between_two_others():
+    spec = load_of({"rate": "1/s", "for": "2s"}, {"rate": "100/s", "for": "1s"}, {"rate": "1/s", "for": "2s"})
+    assert Counter(int(due.due_offset_s) for due in schedule(spec, TABLES, 1)) == {0: 1, 1: 1, 2: 100, 3: 1, 4: 1}
+
+
+def test_a_trace_is_replayed_time_by_time():
+    tables = {"seen": [{"at_s": "0.25"}, {"at_s": "0.25"}, {"at_s": "1.5"}, {"at_s": "9"}]}
+    spec = load_of({"rate": "1/s", "for": "2s"}, {"trace": "seen", "for": "5s"}, {"trace": "seen"})
+    check(spec, tables)
+    found = [due.due_offset_s for due in schedule(spec, tables, 1)]
+    assert found == [0.0, 1.0, 2.25, 2.25, 3.5, 7.25, 7.25, 8.5, 16.0]
+    assert expected_calls(spec, 0, 7, tables) == {"p.S/M": 5.0}
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [{}, {"rate": "1/s", "trace": "x"}, {"trace": "x", "to": "1/s"}, {"rate": "1/s", "to": "2/s"}],
+)
+def test_a_stretch_is_one_of_the_kinds_there_are(arrivals):
+    with pytest.raises(ValueError, match=r"`rate` or `trace`|beside"):
+        load_of(arrivals)
+
+
+@pytest.mark.parametrize("times", [["1", "0.5"], ["-1"], ["x"], ["nan"], ["1e9"]])
+def test_a_trace_whose_times_do_not_ascend_is_refused_by_row(times):
+    with pytest.raises(InputError, match="ascending seconds"):
+        check(load_of({"trace": "seen"}), {"seen": [{"at_s": text} for text in times]})

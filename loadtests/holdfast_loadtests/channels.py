@@ -1,0 +1,286 @@
+"""Sends calls to a target over one connection at a time, and re-dials when it is lost.
+
+A call waits while a connection is being made, or while the server allows no more streams; that is part of its latency.
+It fails at once, as refused, while the last attempt to connect failed and the pause after it lasts, as with gRPC's own
+clients: a target that is down is told from one that is slow.
+"""
+
+import asyncio
+import os
+import random
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.http2 import CannotOpenError, Obstacle, UnsentFullError, encode
+from holdfast_loadtests.exchanges import Answer, Exchange, OnEnd, expired, refused
+from holdfast_loadtests.expiry import Expiry
+from holdfast_loadtests.links import Link
+
+if TYPE_CHECKING:
+    from holdfast_loadtests.codes import ErrorClass
+
+DIAL_WITHIN_S: Final = 5.0
+"""Limit for TCP, TLS and the server's settings together; through a slow proxy they take long."""
+
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_MAX_S: Final = 0.5
+BACKOFF_JITTER: Final = 0.2
+"""The pause before re-dialling doubles from the first to the greatest, ± the jitter: all channels lose one server at
+the same moment."""
+
+USER_AGENT: Final = b"holdfast-load"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to and how: `host:port`, TLS if there is a context, metadata sent with every call."""
+
+    address: str
+    tls: ssl.SSLContext | None = None
+    authority: str = ""
+    metadata: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def host(self) -> str:
+        """The host, without the brackets of IPv6."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int(self.address.rpartition(":")[2])
+
+    def block(self, path: str, deadline_s: float, metadata: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+        """The header block of every call to one method with one deadline."""
+        return encode(
+            [
+                (b":method", b"POST"),
+                (b":scheme", b"https" if self.tls else b"http"),
+                (b":path", path.encode()),
+                (b":authority", (self.authority or self.address).encode()),
+                (b"te", b"trailers"),
+                (b"content-type", b"application/grpc"),
+                (b"user-agent", USER_AGENT),
+                (b"grpc-timeout", _timeout(deadline_s)),
+                *self.metadata,
+                *metadata,
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is the same for every call of a step."""
+
+    block: bytes
+    deadline_s: float
+    takes_many: bool
+    receive: int | None = None
+
+
+class Channel:
+    """Calls to one target over one connection at a time; `number` tells it from the others of the load."""
+
+    def __init__(self, number: int, target: Target, expiry: Expiry) -> None:
+        self.number = number
+        self.dials = 0
+        self.minds_ends = False
+        self._target = target
+        self._expiry = expiry
+        self._loop = asyncio.get_running_loop()
+        self._link: Link | None = None
+        self._links: set[Link] = set()
+        self._waiting: deque[tuple[Exchange, Prepared, bytes]] = deque()
+        self._failure = ""
+        self._broke: ErrorClass = "refused"
+        self._failures = 0
+        self._redial: asyncio.TimerHandle | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._made: asyncio.Future[str] | None = None
+        self._is_closed = False
+
+    async def connect(self) -> str:
+        """Dials, and waits for the server's settings. Returns why that failed, `""` where it did not."""
+        await self._dial()
+        return self._failure
+
+    def start(self, prepared: Prepared, data: bytes, on_end: OnEnd) -> Exchange:
+        """Begins a call; `data` is its messages, framed. `on_end` hears how it ended, never before this returns."""
+        exchange = Exchange(self, on_end, prepared.receive, prepared.takes_many)
+        self._expiry.watch(exchange, prepared.deadline_s)
+        link = self._link
+        if link is None and self._failure:
+            self._loop.call_soon(exchange.end, refused(self._failure, self._broke))
+        elif link is None or self._waiting or not self._open(link, exchange, prepared, data):
+            self._waiting.append((exchange, prepared, data))
+            self.minds_ends = True
+        return exchange
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Tells the server that a call is of no interest any more."""
+        if exchange.link is not None:
+            exchange.link.codec.reset(exchange)
+            exchange.link.flush_soon()
+
+    def ended(self) -> None:
+        """A call has ended: one that waits may begin, a retired connection may be closed."""
+        self._loop.call_soon(self._tend)
+
+    def close(self) -> None:
+        """Ends all connections; calls under way hear of it."""
+        self._is_closed = True
+        if self._redial is not None:
+            self._redial.cancel()
+        if self._dialling is not None:
+            self._dialling.cancel()
+        for link in list(self._links):
+            link.close("the load closed its connections")
+        self._fail_waiting(refused("the load closed its connections"))
+
+    # As the owner of links.
+
+    def on_ready(self, link: Link) -> None:
+        """The server's settings came."""
+        self._link = link
+        self._failure = ""
+        if self._made is not None and not self._made.done():
+            self._made.set_result("")
+        self._send_waiting()
+
+    def on_room(self) -> None:
+        """More streams may be open."""
+        self._send_waiting()
+
+    def on_retired(self, link: Link) -> None:
+        """The server takes no more calls on this connection: another one is made for those to come."""
+        self.minds_ends = True
+        if link is self._link:
+            self._link = None
+            self._dial_again(link)
+
+    def on_lost(self, link: Link, why: str) -> None:
+        """A connection has ended."""
+        self._links.discard(link)
+        if self._made is not None and not self._made.done() and not link.is_ready:
+            self._made.set_result(why)
+        if link is self._link:
+            self._link = None
+            self._dial_again(link)
+
+    # Calls.
+
+    def _open(self, link: Link, exchange: Exchange, prepared: Prepared, data: bytes) -> bool:
+        """Sends a call; false where it must wait."""
+        try:
+            link.codec.open(exchange, prepared.block, data, ends=True)
+        except CannotOpenError as error:
+            if error.obstacle is Obstacle.NO_STREAM_IDS:
+                link.retire()
+            return False
+        except UnsentFullError as error:
+            self._loop.call_soon(exchange.end, refused(str(error), "other"))
+            return True
+        exchange.link = link
+        link.flush_soon()
+        return True
+
+    def _send_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting and self._link is not None:
+            exchange, prepared, data = waiting[0]
+            if not exchange.is_over and not self._open(self._link, exchange, prepared, data):
+                return
+            waiting.popleft()
+
+    def _fail_waiting(self, answer: Answer) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for exchange, _, _ in waiting:
+            exchange.end(answer)
+
+    def _tend(self) -> None:
+        self._send_waiting()
+        retired = [link for link in self._links if link.is_retired]
+        for link in retired:
+            link.close_if_done()
+        self.minds_ends = bool(self._waiting or retired)
+
+    # Connections.
+
+    def _dial_again(self, lost: Link) -> None:
+        """At once after a connection that had lasted, else after a pause: a server that ends each is not hammered."""
+        if self._is_closed:
+            return
+        lasted_s = self._loop.time() - lost.ready_s
+        self._failures = 0 if lasted_s > BACKOFF_FIRST_S else self._failures + 1
+        self._dial_in(self._pause_s() if self._failures else 0.0)
+
+    def _dial_in(self, pause_s: float) -> None:
+        def begin() -> None:
+            self._dialling = self._loop.create_task(self._dial())
+
+        self._redial = self._loop.call_later(pause_s, begin)
+
+    def _pause_s(self) -> float:
+        pause_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures - 1, 10))
+        return pause_s * random.uniform(1.0 - BACKOFF_JITTER, 1.0 + BACKOFF_JITTER)
+
+    async def _dial(self) -> None:
+        self.dials += 1
+        link = Link(self)
+        broke: ErrorClass = "refused"
+        why = ""
+        try:
+            async with asyncio.timeout(DIAL_WITHIN_S):
+                self._made = self._loop.create_future()
+                await self._connect(link)
+                why = await self._made
+                broke = "reset"
+        except TimeoutError:
+            why = f"no HTTP/2 settings within {DIAL_WITHIN_S:g} s: check that a gRPC server listens there"
+        except ssl.SSLError as error:
+            why = f"no TLS: {error.reason or error}"
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        if not why:
+            return
+        link.close()
+        self._links.discard(link)
+        self._failure = f"failed to connect to {self._target.address}: {why}"
+        self._broke = broke
+        self._failures += 1
+        self._fail_waiting(refused(self._failure, broke))
+        if not self._is_closed:
+            self._dial_in(self._pause_s())
+
+    async def _connect(self, link: Link) -> None:
+        target = self._target
+        name = (target.authority or target.host) if target.tls else None
+        self._links.add(link)
+        await self._loop.create_connection(lambda: link, target.host, target.port, ssl=target.tls, server_hostname=name)
+
+
+def expire(exchange: Exchange, deadline_s: float) -> None:
+    """Ends a call whose deadline has passed."""
+    exchange.stop(expired(deadline_s, exchange.link is not None))
+
+
+def frame(bodies: Sequence[bytes]) -> bytes:
+    """Messages as gRPC frames them."""
+    if len(bodies) == 1:
+        return b"\0" + len(bodies[0]).to_bytes(4, "big") + bodies[0]
+    return b"".join([b"\0" + len(body).to_bytes(4, "big") + body for body in bodies])
+
+
+_UNITS: Final = ((1e-9, b"n"), (1e-6, b"u"), (1e-3, b"m"), (1.0, b"S"), (60.0, b"M"), (3600.0, b"H"))
+
+
+def _timeout(deadline_s: float) -> bytes:
+    """A deadline as the header grpc-timeout has it: at most eight digits and a unit, the finest that fits."""
+    for unit_s, name in _UNITS:
+        count = round(deadline_s / unit_s)
+        if count < 100_000_000:
+            return b"%d%s" % (count, name)
+    return b"99999999H"
