@@ -58,6 +58,10 @@ class Descriptors:
         """Full names of all services described, sorted."""
         return sorted(self._services)
 
+    def methods(self, service: str) -> list[str]:
+        """Names of a service's methods, in the order in which they are declared."""
+        return [method.name for method in self._services[service].methods]
+
     def method(self, call: str) -> Method:
         """The method that `package.Service/Method` names.
 

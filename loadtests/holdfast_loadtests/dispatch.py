@@ -56,6 +56,7 @@ class Dispatcher:
         self._next: Due | None = None
         self._start_s = 0.0
         self.stop_s = float("inf")
+        self.is_stopped = False
         self.refused: list[Work] = []
 
     def start(self, start_s: float, users: int) -> None:
@@ -65,20 +66,10 @@ class Dispatcher:
         self._next = next(self._schedule, None)
         self._timer = self._loop.call_soon(self._draw if self._closed else self._look)
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether nothing falls due any more."""
-        return self.stop_s < float("inf")
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the schedule has come to its end, and all that was due has ended."""
-        return self._next is None and not self._outstanding
-
-    def done(self, user: int, work: Work) -> None:
-        """The scenario ended: its row goes to the one that waited longest for it, its user to what waits."""
+    def done(self, user: int, work: Work, free_s: float) -> None:
+        """The scenario ended at `free_s`: its row goes to who waited longest for it, its user to what waits."""
         self._running -= 1
-        self._free.append((user, self._clock.now_s()))
+        self._free.append((user, free_s))
         row = _held_row(work.due)
         if row is not None:
             self._pass_on(row)
@@ -90,10 +81,17 @@ class Dispatcher:
             self._idle.set()
 
     def stop(self) -> None:
-        """Nothing falls due from now on; what is due already is still handed out."""
+        """Nothing falls due from now on; what is due already, and perhaps not looked at yet, is still handed out."""
         self.stop_s = self._clock.now_s()
+        self.is_stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        while not self._closed and self._next is not None:
+            due_s = self._start_s + self._next.due_offset_s
+            if due_s >= self.stop_s:
+                break
+            self._offer(Work(self._next, due_s, self.stop_s - due_s))
+            self._next = next(self._schedule, None)
 
     async def drain(self, timeout_s: float) -> list[Work]:
         """Waits until all that was due has ended, or gives up on what has not begun by then and returns it."""

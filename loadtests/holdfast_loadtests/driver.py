@@ -115,7 +115,7 @@ class Driver:
 
     def ended(self, life: Life) -> None:
         """A life is over: its user is free."""
-        self.dispatcher.done(life.user, life.work)
+        self.dispatcher.done(life.user, life.work, life.free_s)
 
     def _begin(self, user: int, work: Work, idle_since_s: float) -> None:
         Life(self, user, work, self.channels[user % len(self.channels)], idle_since_s).go_on()

@@ -70,7 +70,6 @@ class Life:
         "_driver",
         "_due_s",
         "_failed",
-        "_free_s",
         "_lag_s",
         "_lane",
         "_phase",
@@ -78,6 +77,7 @@ class Life:
         "_sent_s",
         "_steps",
         "_until_s",
+        "free_s",
         "user",
         "work",
     )
@@ -89,7 +89,7 @@ class Life:
         self._channel = channel
         self._steps = driver.steps[work.due.scenario.name]
         self._captured: dict[str, Any] = {}
-        self._free_s = max(work.due_s, work.free_s, now_s)
+        self.free_s = max(work.due_s, work.free_s, now_s)
         self._failed = False
         self._position = 0
 
@@ -103,10 +103,12 @@ class Life:
                 self._position += 1
                 continue
             if ready.after_s is not None:
-                due_s = work.due_s + ready.after_s
-            else:
-                due_s = work.due_s if self._position == 0 else self._free_s
-            driver.at(self, due_s, self._begin)
+                driver.at(self, work.due_s + ready.after_s, self._begin)
+                return
+            due_s = work.due_s if self._position == 0 else self.free_s
+            if due_s >= driver.dispatcher.stop_s:
+                break
+            self._begin(due_s)
             return
         driver.ended(self)
 
@@ -122,8 +124,8 @@ class Life:
                 self._digest = digest(bodies)
         self._bodies = data
         self._attempt = 1
-        if due_s > self._free_s:
-            self._free_s = due_s
+        if due_s > self.free_s:
+            self.free_s = due_s
         self._until_s = due_s + ready.until_definite_s if ready.until_definite_s is not None else due_s
         self._send(due_s)
 
@@ -140,7 +142,7 @@ class Life:
             self._end(Answer(NEVER_SENT, None, "the run ended while calls before it were still waiting"), sent_s)
             return
         scheduler_late_s = self.work.late_s if self._position == 0 and self._attempt == 1 else 0.0
-        self._lag_s = max(0.0, sent_s - max(due_s, self._free_s), scheduler_late_s)
+        self._lag_s = max(0.0, sent_s - max(due_s, self.free_s), scheduler_late_s)
         self._lane.start(self._lag_s)
         driver.tally.in_flight += 1
         self._channel.start(ready.prepared, self._bodies, self._answered)
@@ -163,7 +165,7 @@ class Life:
             driver.record.write(self._call(answer, wrong, done_s))
         elif wrong:
             driver.note(ready.compiled.method, answer.code, wrong)
-        self._free_s = done_s
+        self.free_s = done_s
         if wrong and answer.outcome in ("indefinite", "refused") and self._tries_again(done_s):
             return
         self._failed = self._failed or bool(wrong)
@@ -175,7 +177,7 @@ class Life:
         if due_s > self._until_s or self._driver.dispatcher.is_stopped:
             return False
         self._attempt += 1
-        self._free_s = due_s
+        self.free_s = due_s
         self._driver.at(self, due_s, self._send)
         return True
 
@@ -210,7 +212,7 @@ class Life:
         answer.outcome = "never_sent"
         self._give_up(answer)
         self._failed = True
-        self._free_s = now_s
+        self.free_s = now_s
         self._position += 1
         self.go_on()
 

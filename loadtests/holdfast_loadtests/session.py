@@ -49,7 +49,10 @@ async def _main(plan: dict[str, Any]) -> None:
 
 def _obey(session: "Session") -> None:
     for line in sys.stdin.buffer:
-        session.tell(json.loads(line))
+        order = json.loads(line)
+        session.tell(order)
+        if order.get("exit"):
+            return  # a thread that still reads stdin when the interpreter ends aborts it
     session.tell({"orphaned": True})
 
 

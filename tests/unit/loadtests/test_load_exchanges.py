@@ -282,7 +282,7 @@ class Speaking(asyncio.Protocol):
     def connection_made(self, transport) -> None:
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:  # noqa: ARG002  # asyncio's
+    def data_received(self, data: bytes) -> None:  # asyncio's
         self._transport.write(self._words)
         if self._closes:
             self._transport.close()
