@@ -29,7 +29,8 @@ from holdfast_slo.durations import Duration
 
 RATE_MAX_PER_S: Final = 100_000.0
 CONCURRENCY_MAX: Final = 2_000
-"""Each of a pool's users is a greenlet with a connection of its own: beyond this one process is the wrong tool."""
+"""Users of a pool, each with a connection of its own unless `connections` says otherwise: with more, one process is the
+wrong tool."""
 CONCURRENCY_DEFAULT: Final = 100
 TRACE_COLUMN: Final = "at_s"
 TRACE_MAX_S: Final = 7 * 24 * 3600.0

@@ -342,10 +342,10 @@ def test_reflection_finds_services_of_the_target_and_their_methods(server):
     assert descriptors.method(f"{REGISTRY}/WatchAgents").grpc_type == "server_stream"
 
 
-def test_the_parent_imports_neither_locust_nor_gevent():
+def test_the_parent_imports_neither_the_loop_of_the_load_nor_locust():
     code = (
         "import sys, holdfast_loadtests.engine, holdfast_loadtests.reflection; "
-        "print([name for name in ('locust', 'gevent') if name in sys.modules])"
+        "print([name for name in ('uvloop', 'locust', 'gevent') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
