@@ -13,8 +13,9 @@ SHORTER = (
     "faults=[{id: agents-die, at: 8s, kill: {target: agents, share: 0.2, restart_after: 8s}}]",
     "objectives.1.phases=['fault:agents-die', settle, recovery]",
     "objectives.2.phases=['fault:agents-die', settle, recovery]",
+    "processes.callers.values.decisions=0.3",
 )
-"""With one of them alone, which shows what retries are for."""
+"""With one of them alone, which shows what retries are for, and as many decisions in the shorter time."""
 
 CHECKS = ["activations-terminal", "completed-once", "fences-in-order", "slots-exact", "decisions-once"]
 
