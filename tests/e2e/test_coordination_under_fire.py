@@ -9,6 +9,10 @@ from support.runs import Run, run
 pytestmark = [pytest.mark.experiment, pytest.mark.serial, pytest.mark.timeout(300)]
 
 FAULTS = ["slow-net", "agents-die", "agents-cut-off", "torn-connections", "server-dies", "agents-stand-still"]
+SERVE = "holdfast, serve, --listen, '{grpc}', --http, '{http}', --store, 'sqlite:{data}/holdfast.db'"
+UNPROTECTED = ("processes.callers.values.attempts=1", f"target.command=[{SERVE}, --breaker-failures, '0']")
+"""Retries and breakers switched off."""
+
 SHORTER = (
     "faults=[{id: agents-die, at: 8s, kill: {target: agents, share: 0.2, restart_after: 8s}}]",
     "objectives.1.phases=['fault:agents-die', settle, recovery]",
@@ -38,9 +42,9 @@ def test_under_fire_work_succeeds_and_consensus_comes(tmp_path: Path) -> None:
     assert objectives(done) == dict.fromkeys(["latency-p95", "activation-success", "consensus-time"], "PASS")
 
 
-def test_without_retries_the_same_fire_is_not_survived(tmp_path: Path) -> None:
-    """With one attempt for each activation too few of them succeed: 1, for that reason alone."""
-    done = run("coordination-under-fire", tmp_path, "processes.callers.values.attempts=1", *SHORTER)
+def test_without_retries_and_breakers_the_same_fire_is_not_survived(tmp_path: Path) -> None:
+    """With one attempt for each activation, and nobody spared, too few of them succeed: 1, for that reason alone."""
+    done = run("coordination-under-fire", tmp_path, *UNPROTECTED, *SHORTER)
     assert done.exit_code == 1, done.output
     assert done.subjects("OBJECTIVE_VIOLATED") == {"activation-success"}
     assert done.codes == {"OBJECTIVE_VIOLATED"}, "promises other than success do not rest on retries"
