@@ -195,7 +195,7 @@ class Surface:
         elif handler.unary_stream is not None:
             await handler.unary_stream(request, context)
         else:
-            return cast("bytes", handler.response_serializer(await handler.unary_unary(request, context)))
+            return cast("bytes", await handler.unary_unary(request, context))
         return None
 
 
