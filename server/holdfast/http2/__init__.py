@@ -19,7 +19,7 @@ A client subclasses `Stream`, one object for each call, and hears of what comes 
 
 - A block is encoded once and sent with any number of calls; blocks may be joined: `block + encode([(b"x", b"1")])`.
 - `open` raises CannotOpenError at the peer's SETTINGS_MAX_CONCURRENT_STREAMS, after its GOAWAY, and when the stream ids
-  are used up; `streams_free` and `stream_ids_left` tell before.
+  are used up; `streams_free` and `stream_ids_left` tell before. Until the peer's settings come, 100 may be open.
 - `send` and `send_headers` go on with a stream, `reset` ends it. What the peer's windows hold back is kept, bounded by
   `Limits.unsent_bytes_max`, and sent when they open; then `Stream.on_sent`.
 - The peer's windows are given back as data comes, or, with `acknowledges=False`, by `acknowledge`.

@@ -15,6 +15,7 @@ from holdfast.http2.errors import (
 from holdfast.http2.fields import Fields
 from holdfast.http2.frames import PREFACE
 from holdfast.http2.limits import STREAM_ID_MAX, Budget, Limits
+from holdfast.http2.past import PastStreams
 from holdfast.http2.payloads import goaway_frame, ping_frame, rst_stream_frame, settings_frame, window_update_frame
 from holdfast.http2.sending import Sender, check_may_send
 from holdfast.http2.settings import (
@@ -95,8 +96,7 @@ class Endpoint:
         self._sender = Sender(limits.unsent_bytes_max, self._on_ended)
         self._out = self._sender.out
         self._answers_waiting = 0
-        self._reset_ids: dict[int, None] = {}
-        self._reset_ids_forgotten = 0
+        self._past = PastStreams(limits.resets_remembered_max)
         self._resets = Budget("streams that came to nothing", limits.resets_per_s, limits.resets_burst, clock)
         # What the peer may send: until it has acknowledged the settings, whichever is more of the old and the new.
         self._stream_window = max(limits.stream_window_bytes, WINDOW_BYTES_DEFAULT)
@@ -285,14 +285,7 @@ class Endpoint:
 
     def _put_reset(self, stream_id: int, code: int) -> None:
         self._put_answer(rst_stream_frame(stream_id, code))
-        self._remember_reset(stream_id)
-
-    def _remember_reset(self, stream_id: int) -> None:
-        self._reset_ids[stream_id] = None
-        if len(self._reset_ids) > self.limits.resets_remembered_max:
-            oldest = next(iter(self._reset_ids))
-            del self._reset_ids[oldest]
-            self._reset_ids_forgotten = max(self._reset_ids_forgotten, oldest)
+        self._past.reset(stream_id)
 
     def _put_answer(self, frame: bytes) -> None:
         self._out.append(frame)

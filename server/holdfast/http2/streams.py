@@ -90,7 +90,10 @@ class Stream:
         """Data came, cut as the peer's frames cut it. `ends`: nothing follows. It may be empty where it ends."""
 
     def on_reset(self, reset: Reset) -> None:
-        """The stream ended before its time, and not by `Connection.reset`. Nothing follows."""
+        """The stream ended before its time, and not by `Connection.reset`. Nothing follows.
+
+        It may come after the end of what the peer sent, where this end had more to send (RFC 9113 §8.1: NO_ERROR).
+        """
 
     def on_sent(self) -> None:
         """What had waited for the peer's windows is on its way."""

@@ -5,6 +5,7 @@ import inspect
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import fields as fields_of
+from pathlib import Path
 
 import pytest
 
@@ -293,7 +294,7 @@ def test_resets_that_are_remembered_are_bounded() -> None:
         client.open(call, REQUEST)
         client.reset(call)
         client.take_output()
-    assert len(client._reset_ids) == 10
+    assert client._past.resets_count == 10
     for stream_id in range(1, 200, 2):
         client.receive(headers_frames(stream_id, RESPONSE) + data_frame(stream_id, b"late", ends=True))
     assert not client.is_closed
@@ -317,3 +318,24 @@ def test_a_block_in_small_pieces_passes_below_the_bound() -> None:
         server.receive(frame(CONTINUATION, 0, 1, piece))
     server.receive(frame(CONTINUATION, END_HEADERS, 1, pieces[-1]))
     assert server.streams_open == 1
+
+
+def test_every_bound_is_documented_with_its_default() -> None:
+    """docs/http2.md has a row for each field of Limits, and no other."""
+    page = (Path(__file__).parents[3] / "docs" / "http2.md").read_text()
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    found = {name.strip(" `"): int(value.replace(" ", "")) for name, value in rows}
+    assert found == {field.name: field.default for field in fields_of(Limits)}
+
+
+def test_resets_that_cross_are_no_flood() -> None:
+    """Both ends may reset the same stream at once, as deadlines make them, more often than any bound on idle frames."""
+    server = a_server(Limits(resets_burst=10_000))
+    events, mine = server.events, []
+    events.on_stream = lambda _fields: mine.append(Heard()) or mine[-1]
+    for stream_id in range(1, 6_000, 2):
+        server.receive(headers_frames(stream_id, REQUEST))
+        server.reset(mine[-1])
+        server.take_output()
+        server.receive(rst_stream_frame(stream_id, 8))
+    assert (server.is_closed, server.streams_open) == (False, 0)

@@ -97,6 +97,18 @@ def test_streams_that_wait_for_the_connection_take_turns() -> None:
     assert set(sizes.values()) == {16_384}
 
 
+def test_many_small_calls_stay_within_the_window_of_the_connection() -> None:
+    """What goes out at once with the headers counts like all other data, on the stream and on the connection."""
+    made = client()
+    calls = [Heard() for _ in range(80)]
+    for call in calls:
+        made.open(call, REQUEST, bytes(1_000), ends=True)
+    sent = [payload for kind, _, payload in frames_of(made.take_output()) if kind == 0]
+    assert sum(map(len, sent)) == 65_535
+    assert made.unsent_bytes == 80_000 - 65_535
+    assert calls[0].send_window == 65_535 - 1_000
+
+
 def test_a_stream_without_window_holds_no_other_back() -> None:
     """One stream waits for its own window while another sends."""
     made = client()
@@ -215,6 +227,22 @@ def test_goaway_ends_what_the_peer_will_not_look_at_and_lets_the_rest_end() -> N
     assert kept.ended
 
 
+def test_the_last_stream_of_goaway_never_grows() -> None:
+    """RFC 9113 §6.8: a drain says the largest id first and the last that came then; later ones are dropped."""
+    pair = Pair()
+    pair.call(ends=False)
+    pair.server.go_away(last_stream_id=STREAM_ID_MAX)
+    pair.server.go_away()
+    sent = pair.server.take_output()
+    pair.client.open(Heard(), REQUEST, ends=True)
+    pair.server.receive(pair.client.take_output())
+    pair.server.go_away()
+    sent += pair.server.take_output()
+    said = [int.from_bytes(payload[:4], "big") for kind, _, payload in frames_of(sent) if kind == GOAWAY]
+    assert said == [STREAM_ID_MAX, 1, 1]
+    assert len(pair.of_server.streams) == 1
+
+
 def test_a_reset_is_heard_by_the_other_end_alone() -> None:
     """The end that resets hears nothing more, whatever is on its way; the other hears why."""
     pair = Pair()
@@ -280,6 +308,22 @@ def test_the_same_block_gives_the_same_fields_once_no_table_is_in_use() -> None:
         found.append([each[1] for each in mine.heard])
     assert found[1] == found[0]
     assert [one is other for one, other in zip(found[1], found[2], strict=True)] == [True, True]
+
+
+def test_the_first_block_of_each_end_gives_the_table_up() -> None:
+    """RFC 7541 §6.3: so no later SETTINGS_HEADER_TABLE_SIZE of the peer has to be answered by a size."""
+    pair = Pair()
+    pair.talk()
+    calls = [Heard(), Heard()]
+    for call in calls:
+        pair.client.open(call, REQUEST, b"data", ends=True)
+    sent = pair.client.take_output()
+    assert [payload for kind, _, payload in frames_of(sent) if kind == 1] == [b"\x20" + REQUEST, REQUEST]
+    pair.server.receive(sent)
+    for stream in pair.of_server.streams:
+        pair.server.send_headers(stream, RESPONSE, ends=True)
+    blocks = [payload for kind, _, payload in frames_of(pair.server.take_output()) if kind == 1]
+    assert blocks == [b"\x20" + RESPONSE, RESPONSE]
 
 
 def test_callbacks_may_give_orders_in_the_midst_of_reading() -> None:
