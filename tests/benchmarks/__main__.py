@@ -4,7 +4,16 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 
-from benchmarks import coordination, fleet_100k, fleet_bringup, keepalive, register_durable, restart, watch_fanout
+from benchmarks import (
+    coordination,
+    fleet_100k,
+    fleet_bringup,
+    http2_codec,
+    keepalive,
+    register_durable,
+    restart,
+    watch_fanout,
+)
 from benchmarks.rounds import Comparison, Figure
 
 Run = Callable[[], Awaitable[Sequence[Comparison | Figure]]]
@@ -16,6 +25,7 @@ KNOWN: dict[str, tuple[Run, Run]] = {
     "watch_fanout": (watch_fanout.run, lambda: watch_fanout.run(rounds=2, watchers=20, events=5)),
     "restart": (restart.run, lambda: restart.run(rounds=2, agents=500)),
     "coordination": (coordination.run, lambda: coordination.run(rounds=2, round_s=0.2)),
+    "http2_codec": (http2_codec.run, lambda: http2_codec.run(rounds=2, calls=200)),
     "fleet_100k": (fleet_100k.run, lambda: fleet_100k.run(agents=5000, calls=5, watchers=3)),
 }
 """Each as it is meant, and as short as it can be: figures of the short form say nothing."""

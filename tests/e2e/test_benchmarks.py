@@ -18,6 +18,7 @@ COMPARED = {
     "watch_fanout": ("bare grpc.aio stream", 1),
     "restart": ("etcd", 3),
     "coordination": ("bare grpc.aio calls", 2),
+    "http2_codec": ("h2", 3),
 }
 """The peer of each, and how many lines it prints."""
 
