@@ -341,6 +341,22 @@ def test_the_connection_s_window_is_enforced() -> None:
     expect_failure(server, [data_frame(3, b"x")], W)
 
 
+def test_a_smaller_window_holds_from_its_acknowledgement_on_and_stops_nobody() -> None:
+    """A client may use the first window until it knows of a smaller one, and is given all of it back."""
+    events = Happened()
+    server = Connection(is_server=True, events=events, limits=Limits(stream_window_bytes=1_000))
+    server.receive(PREFACE + settings_frame([]) + request(1))
+    server.receive(b"".join(data_frame(1, bytes(13_107)) for _ in range(5)))
+    server.receive(SETTINGS_ACK)
+    updates = [payload for kind, stream_id, payload in all_frames(server.take_output()) if (kind, stream_id) == (8, 1)]
+    assert sum(int.from_bytes(each, "big") for each in updates) == 65_535
+    server._acknowledges = False
+    server.receive(data_frame(1, bytes(1_000)))
+    assert events.streams[0].resets == []
+    server.receive(data_frame(1, b"x"))
+    assert events.streams[0].resets[0].code is W
+
+
 def test_padding_counts_in_the_windows_and_is_given_back() -> None:
     """RFC 9113 §6.9.1: what the program never sees it need not acknowledge."""
     server, events = a_server()
