@@ -98,7 +98,6 @@ class HeaderDecoder:
             return kept
         check_block_size(block, self._limits)
         decoder = self._decoder
-        was_empty = decoder.header_table_size == 0
         try:
             fields = Fields((bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True))
         except OversizedHeaderListError as error:
@@ -108,7 +107,7 @@ class HeaderDecoder:
             ) from error
         except HPACKError as error:
             raise ConnectionFailedError(ErrorCode.COMPRESSION_ERROR, f"a header block is wrong: {error}") from error
-        if was_empty and decoder.max_allowed_table_size == 0 and len(block) <= self._limits.cached_block_bytes_max:
+        if decoder.max_allowed_table_size == 0 and len(block) <= self._limits.cached_block_bytes_max:
             if len(self.kept) >= self._limits.cached_blocks_max:
                 self.kept.clear()
             self.kept[block] = fields

@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.http2 import Connection, ConnectionFailedError, ErrorCode, HeaderDecoder, Limits, encode
 from holdfast.http2.frames import CONTINUATION, END_HEADERS, HEADERS, PREFACE, PRIORITY, FrameReader, frame
+from holdfast.http2.limits import Budget
 from holdfast.http2.payloads import (
     SETTINGS_ACK,
     data_frame,
@@ -254,6 +255,34 @@ def test_a_sender_that_uses_the_table_has_to_take_the_smaller_one() -> None:
     assert decoder.decode(b"\x20\x00\x01a\x01b").pairs == ((b"a", b"b"),)
     with pytest.raises(ConnectionFailedError):
         decoder.decode(b"\xbe")
+
+
+def test_a_block_that_grows_too_long_is_refused_in_its_midst() -> None:
+    """Nothing is gathered beyond what a list may hold."""
+    pieces = [frame(HEADERS, 0, 1, bytes(10_000)), frame(CONTINUATION, 0, 1, bytes(10_000))]
+    assert until_refused(a_server(), iter(pieces)) == (1, CALM)
+
+
+def test_a_burst_is_saved_up_no_higher_than_its_bound() -> None:
+    """After an hour of silence as many pass at once as at the start."""
+    clock = Clock()
+    budget = Budget("things", 10.0, 50, clock)
+    for _ in range(50):
+        budget.spend()
+    clock.now_s = 3_600.0
+    for _ in range(50):
+        budget.spend()
+    with pytest.raises(ConnectionFailedError, match="more than 50 things at once and 10 a second"):
+        budget.spend()
+
+
+def test_late_data_of_a_stream_that_was_reset_is_given_back() -> None:
+    """The connection's window does not shrink with every reset: RFC 9113 §5.1."""
+    server = a_server(Limits(connection_window_bytes=65_535))
+    for stream_id in range(1, 21, 2):
+        server.receive(headers_frames(stream_id, RESPONSE))  # no request, so it is reset
+        server.receive(data_frame(stream_id, bytes(16_000)))
+    assert not server.is_closed
 
 
 def test_memory_does_not_grow_with_what_has_been() -> None:

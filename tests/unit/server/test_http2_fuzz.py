@@ -196,3 +196,19 @@ def test_a_reader_gives_the_frames_that_were_written(frames: list[tuple[int, int
             found.append((kind, flags, stream_id, reader.data[start:end]))
             again += reader.data[start - 9 : end]
     assert (found, again, reader.held_bytes) == (frames, data, 0)
+
+
+def test_the_first_of_several_values_is_got() -> None:
+    """As gRPC reads metadata that comes twice; all of them can be had."""
+    fields = Fields([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")])
+    assert (fields.get(b"a"), fields.all(b"a"), fields.get(b"c")) == (b"1", [b"1", b"3"], None)
+
+
+def test_secrets_are_never_indexed() -> None:
+    """RFC 7541 §7.1.3: no proxy may put them into a table; by default those of `authorization`."""
+    (field,) = hpack.Decoder().decode(encode([(b"authorization", b"Bearer x")]), raw=True)
+    assert not field.indexable
+    (field,) = hpack.Decoder().decode(encode([(b"x-key", b"y")], secret=(b"x-key",)), raw=True)
+    assert not field.indexable
+    (field,) = hpack.Decoder().decode(encode([(b"x-key", b"y")]), raw=True)
+    assert field.indexable
