@@ -86,12 +86,15 @@ class Node:
     def _new_id(self) -> str:
         return f"{self._rng.getrandbits(128):032x}"
 
+    def _new_key(self) -> bytes:
+        return random.Random(self.name).randbytes(32)  # nobody guesses here, and a seed replays
+
     # Its life.
 
     def start(self, store: SimulatedStore) -> None:
         """Begins to serve once it has its view."""
         self.store, self.is_up = store, True
-        self.registry = Registry(store, self._clock, self.wall_clock, self._new_id)
+        self.registry = Registry(store, self._clock, self.wall_clock, self._new_id, new_key=self._new_key)
         self._handlers = (
             AgentRegistry(self.registry, progress_every_s=PROGRESS_EVERY_S),
             LeaseHandlers(self.registry),
