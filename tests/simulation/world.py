@@ -10,7 +10,7 @@ from holdfast.core.decisions import forgetting
 from holdfast.registry.v1.agent_registry_service_pb2 import ListAgentsRequest, ListAgentsResponse
 from holdfast.replicas import PROOF_S, TAKEOVER_S
 from simulation import loop
-from simulation.clients import PARENT, Client, Keeper, Known, Watcher
+from simulation.clients import KEPT_TTLS_S, PARENT, Client, Keeper, Known, Watcher
 from simulation.cluster import Cluster
 from simulation.coverage import Coverage
 from simulation.deciding import Deciding
@@ -122,7 +122,9 @@ class World:
         self._cluster = Cluster(nodes, self._fork, coverage)
         self._network = Network(nodes, self._fork(), self.history)
         self.limits = Limits(
-            grace_s=(4.0 + 2 * TAKEOVER_S) / (1 - self._drift) if self._is_shared else 1.0,
+            # A keepalive moves a lease: TAKEOVER_S more. Its new owner falls silent before that is over: another takes
+            # over after TAKEOVER_S, and gives it its TTL once more and TAKEOVER_S. And 4 s for rounds and links.
+            grace_s=(4.0 + 3 * TAKEOVER_S + max(KEPT_TTLS_S)) / (1 - self._drift) if self._is_shared else 1.0,
             clock_error=self._drift,
             stale_keeps_s=PROOF_S / (1 - self._drift) if self._is_shared else 0.0,
             requests_kept_s=3600 / wall_rate / 2,
