@@ -29,7 +29,7 @@ from holdfast.http2.payloads import (
     window_increment,
 )
 from holdfast.http2.settings import INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE
-from holdfast.http2.streams import Ender, Reset
+from holdfast.http2.streams import PEER_BEGAN, Ender, Reset
 from holdfast.http2.violations import (
     check_expected,
     failed,
@@ -122,7 +122,8 @@ class Connection(MessageReader):
                 self._idle.spend()
             return
         message = f"the peer reset stream {stream_id}: {code_name(code)}"
-        self._end_early(stream, Reset(code, message, Ender.PEER, unprocessed=code == ErrorCode.REFUSED_STREAM))
+        unprocessed = code == ErrorCode.REFUSED_STREAM and not stream.state & PEER_BEGAN
+        self._end_early(stream, Reset(code, message, Ender.PEER, unprocessed=unprocessed))
         if self.is_server:
             self._resets.spend()
 
@@ -188,7 +189,8 @@ class Connection(MessageReader):
             return
         message = f"the peer goes away, and did not look at stream %d: {code_name(code)} {debug[:100]!r}"
         for stream in [each for each in self._streams.values() if each.id > last_id]:
-            self._end_early(stream, Reset(code, message % stream.id, Ender.PEER, unprocessed=True))
+            unprocessed = not stream.state & PEER_BEGAN  # an answer has begun, whatever it says
+            self._end_early(stream, Reset(code, message % stream.id, Ender.PEER, unprocessed=unprocessed))
 
     def _take_window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
         self._updates.spend()

@@ -16,7 +16,13 @@ from holdfast.http2 import (
 )
 from holdfast.http2.frames import GOAWAY, HEAD, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, FrameReader
 from holdfast.http2.limits import STREAM_ID_MAX
-from holdfast.http2.payloads import SETTINGS_ACK, goaway_frame, settings_frame, window_update_frame
+from holdfast.http2.payloads import (
+    SETTINGS_ACK,
+    goaway_frame,
+    rst_stream_frame,
+    settings_frame,
+    window_update_frame,
+)
 from support.http2_pair import REQUEST, RESPONSE, TRAILERS, Heard, Pair
 
 
@@ -193,6 +199,17 @@ def test_a_server_refuses_streams_beyond_its_bound() -> None:
         [],
         [(ErrorCode.REFUSED_STREAM, True)],
     ]
+
+
+def test_a_stream_whose_answer_has_begun_was_looked_at_whatever_the_peer_says() -> None:
+    """REFUSED_STREAM, or a GOAWAY below it, after response headers: its caller must not take it for undone."""
+    for late in (rst_stream_frame(1, ErrorCode.REFUSED_STREAM), goaway_frame(0, ErrorCode.NO_ERROR, b"")):
+        pair = Pair()
+        mine, theirs = pair.call()
+        pair.server.send_headers(theirs, RESPONSE)
+        pair.talk()
+        pair.client.receive(late)
+        assert [reset.unprocessed for reset in mine.resets] == [False]
 
 
 def test_stream_ids_run_out_in_sight() -> None:
