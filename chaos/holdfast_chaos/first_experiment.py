@@ -11,8 +11,12 @@ from holdfast.cli import InputError
 from holdfast_loadtests.descriptors import Descriptors, Method
 from holdfast_loadtests.messages import descriptor_of
 
-READS: Final = re.compile(r"(Get|List|Check|Read|Find|Search|Query|Count|Describe|Lookup|Range|Status|Empty|Ping)")
-"""Names of methods that only read begin so; others could change what they are pointed at, and are left out."""
+READS: Final = re.compile(
+    r"(EmptyCall|(Get|List|Check|Read|Find|Search|Query|Count|Describe|Lookup|Range|Status|Ping)(?=[A-Z0-9_]|$))"
+    r"(?!.*(And|Or)[A-Z])"
+)
+"""Names of methods that only read are of this form, and not GetOrCreate, Checkout or ReadAndDelete; others could change
+what they are pointed at, and are left out."""
 
 FIELDS_MAX: Final = 6
 DEPTH_MAX: Final = 2

@@ -231,6 +231,7 @@ class Channel:
         self.dials += 1
         link = Link(self)
         broke: ErrorClass = "refused"
+        self._broke = broke  # until this attempt has failed, too, nothing more was reset
         why = ""
         try:
             async with asyncio.timeout(DIAL_WITHIN_S):
@@ -243,7 +244,8 @@ class Channel:
         except ssl.SSLError as error:
             why = f"no TLS: {error.reason or error}"
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            text = str(error) or type(error).__name__  # one that ends a handshake has neither number nor text
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else text
         if not why:
             return
         link.close()

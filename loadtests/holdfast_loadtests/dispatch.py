@@ -132,10 +132,11 @@ class Dispatcher:
         self._timer = self._loop.call_soon(self._look)
 
     def _draw(self) -> None:
-        """The closed model: as many scenarios fall due as users are free."""
+        """The closed model: a scenario falls due for each user, since it is free. Held rows are passed over."""
         while self._free and not self.is_stopped and self._next is not None:
             due, self._next = self._next, next(self._schedule, None)
-            self._offer(Work(due, self._clock.now_s()))
+            if _held_row(due) not in self._parked:
+                self._offer(Work(due, max(self._start_s, self._free[0][1])))
 
     def _offer(self, work: Work) -> None:
         row = _held_row(work.due)

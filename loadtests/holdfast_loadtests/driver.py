@@ -48,6 +48,7 @@ class Driver:
         self.record = record
         self.seed = seed
         self.gave_up = False
+        self.ended_by_stop = 0
         self.notes: Counter[str] = Counter()
         self.channels: Sequence[Channel] = ()
         self.dispatcher = Dispatcher(
@@ -62,7 +63,7 @@ class Driver:
         self._begin_limit_s = 2 * deadline_max_s + 1.0
         self._end_limit_s = deadline_max_s + 1.0
         self._loop = asyncio.get_running_loop()
-        self._sleeping: dict[Life, asyncio.TimerHandle] = {}
+        self._sleeping: dict[Life, tuple[asyncio.TimerHandle, Callable[[], None]]] = {}
 
     @property
     def drain_limit_s(self) -> float:
@@ -72,10 +73,10 @@ class Driver:
     async def drain(self) -> None:
         """Nothing falls due from now on; waits for what was, gives up on what cannot begin, and records that."""
         self.dispatcher.stop()
-        sleeping, self._sleeping = self._sleeping, {}
-        for life, timer in sleeping.items():  # their next step would be due after the end
+        self.ended_by_stop = self.tally.ended
+        for timer, wake in list(self._sleeping.values()):  # a step that was due by now is made, any other ends its life
             timer.cancel()
-            self.ended(life)
+            wake()
         for work in await self.dispatcher.drain(self._begin_limit_s):
             self._abandon(work, "the run ended before a user or its row was free")
         self.gave_up = True
@@ -111,7 +112,7 @@ class Driver:
             del self._sleeping[life]
             self.at(life, due_s, then)
 
-        self._sleeping[life] = self._loop.call_later(math.ceil(wait_s * 1000.0) / 1000.0, wake)
+        self._sleeping[life] = self._loop.call_later(math.ceil(wait_s * 1000.0) / 1000.0, wake), wake
 
     def ended(self, life: Life) -> None:
         """A life is over: its user is free."""

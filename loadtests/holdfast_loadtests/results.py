@@ -19,16 +19,19 @@ class Results:
 
     `latency` has every call that ended, from when it was due; `failed` those of them whose answer was not as expected.
     `codes` counts calls by (method, code), `outcomes` by how much their end lets one conclude. `notes` are wrong
-    answers in words, with their number.
+    answers in words, with their number; `wrong` are the definite ones among the failed. `ended_by_stop` are the
+    calls that had ended when the load did: a backlog that is answered afterwards is no throughput.
     """
 
     seconds: float
+    ended_by_stop: int
     latency: Histogram
     failed: Histogram
     lag: Histogram
     codes: Mapping[tuple[str, str], int]
     outcomes: Mapping[str, int]
     never_sent: int
+    wrong: int
     notes: tuple[tuple[str, int], ...]
     cpu_share: float
     stall_ms_max: float
@@ -45,8 +48,8 @@ class Results:
 
     @property
     def rps(self) -> float:
-        """Calls ended for each second of load."""
-        return self.ended / max(self.seconds, 1e-9)
+        """Calls that ended during the load, for each second of it."""
+        return self.ended_by_stop / max(self.seconds, 1e-9)
 
     def quantile_ms(self, share: float) -> float:
         """The latency at a share of all calls, where one that failed or was never sent is slower than any that did not.
@@ -89,6 +92,7 @@ class Results:
             "calls": self.ended,
             "rps": self.rps,
             "errors": self.errors,
+            "wrong": self.wrong,
             "never_sent": self.never_sent,
             "outcomes": dict(self.outcomes),
             "codes": [{"method": method, "code": code, "count": n} for (method, code), n in sorted(self.codes.items())],
@@ -110,12 +114,14 @@ def results_of(drained: Mapping[str, Any], started_s: float) -> Results:
         codes[f"{service}/{method}", code] += histogram.count
     return Results(
         seconds=float(drained["stopped_s"]) - started_s,
+        ended_by_stop=int(drained["ended_by_stop"]),
         latency=merged(histogram for _, histogram in series),
         failed=_merged_json(text for *_, text in drained["failed"]),
         lag=_merged_json(text for *_, text in drained["lag"]),
         codes=codes,
         outcomes=dict(drained["outcomes"]),
         never_sent=int(drained["never_sent"]),
+        wrong=int(drained["wrong"]),
         notes=tuple((str(text), int(count)) for text, count in drained["notes"]),
         cpu_share=float(drained["cpu_share"]),
         stall_ms_max=float(drained["stall_ms_max"]),

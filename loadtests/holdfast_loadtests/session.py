@@ -130,6 +130,7 @@ class Session:
         driver = self._driver
         return {
             "stopped_s": driver.dispatcher.stop_s,
+            "ended_by_stop": driver.ended_by_stop,
             "stall_ms_max": self._stalls.longest_s * 1000.0,
             "outcomes": dict(driver.tally.outcomes),
             "wrong": driver.tally.wrong,

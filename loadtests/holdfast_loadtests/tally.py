@@ -130,6 +130,11 @@ class Tally:
             self.wrong += outcome in ("ok", "definite")
 
     @property
+    def ended(self) -> int:
+        """Calls that were sent and have ended."""
+        return sum(lane.started for lane in self.lanes.values()) - self.in_flight
+
+    @property
     def latency(self) -> dict[Handled, Series]:
         """Every series, by its labels."""
         return {

@@ -28,8 +28,8 @@ SHOWN_NOTES_MAX: Final = 10
 
 
 @click.command(
-    epilog="Exit codes: 0 all that was asserted holds (without --assert: calls were answered), 1 it does not, 2 cannot "
-    "tell: no calls, a saturated generator, or ended early; 3 wrong input."
+    epilog="Exit codes: 0 all that was asserted holds, no answer is other than --check and --expect say, and some are "
+    "right; 1 not so; 2 cannot tell: no calls, none answered, a saturated generator, or ended early; 3 wrong input."
 )
 @click.argument("target", metavar="HOST:PORT")
 @click.argument("call", metavar="PKG.SERVICE/METHOD")
@@ -86,7 +86,8 @@ def load(target: str, call: str, as_json: bool, assertions: tuple[str, ...], **o
         click.echo(json.dumps({**results.as_json(), "ended_early": ended_early, "assertions": found}))
     else:
         _show(results, verdicts)
-    return _exit_code(results, [holds for _, holds, _ in verdicts], ended_early)
+    claimed = [not results.wrong] if options["checks"] or options["expect"] else []
+    return _exit_code(results, [*claimed, *(holds for _, holds, _ in verdicts)], ended_early)
 
 
 def _exit_code(results: Results, held: Sequence[bool | None], ended_early: bool) -> int:
@@ -96,7 +97,9 @@ def _exit_code(results: Results, held: Sequence[bool | None], ended_early: bool)
     if False in held:
         return EXIT_FAIL
     answered = results.outcomes.get("ok", 0) + results.outcomes.get("definite", 0)
-    return EXIT_INCONCLUSIVE if None in held or not answered else 0
+    if None in held or not answered:
+        return EXIT_INCONCLUSIVE
+    return EXIT_FAIL if results.failed.count == results.ended else 0
 
 
 def _length_s(text: str) -> float:
@@ -193,14 +196,14 @@ def _carry_out(plan: LoadPlan, length_s: float, folder: Path) -> tuple[Results, 
     """Runs the load. Returns what it found, and whether the user ended it before its time."""
     ended_early = False
     with LoadRun.start(plan, folder) as run:
-        end_s = run.started_s + length_s
+        end_s = time.monotonic() + length_s - (time.time() - run.started_s)
         console = Console(stderr=True)
         try:
             with Live(console=console, transient=True, auto_refresh=False) as live:
-                while (left_s := end_s - time.time()) > 0 and run.alive():
+                while (left_s := end_s - time.monotonic()) > 0 and run.alive():
                     time.sleep(min(left_s, 0.25))  # the load runs elsewhere: this is the length that was asked for
                     if console.is_terminal:
-                        live.update(_line(run.snapshot(), end_s - time.time()), refresh=True)
+                        live.update(_line(run.snapshot(), end_s - time.monotonic()), refresh=True)
         except KeyboardInterrupt:
             ended_early = True
         return results_of(run.drain(), run.started_s), ended_early

@@ -51,6 +51,21 @@ def test_the_table_shows_latencies_codes_and_how_late_the_generator_was(server):
         "revision is 7, expected '8'",
     ):
         assert text in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1  # what was claimed by --check is not so
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--expect", "OK"), 1),
+        ((), 1),  # not one answer is right
+        (("--expect", "NotFound"), 0),
+    ],
+)
+def test_answers_other_than_claimed_are_no_success(server, arguments, code):
+    nobody = '{"name": "namespaces/default/agents/nobody"}'
+    done = load(server.address, f"{REGISTRY}/GetAgent", "--users", "1", "--for", "300ms", "-d", nobody, *arguments)
+    assert done.returncode == code, done.stdout + done.stderr
 
 
 def test_an_assertion_that_does_not_hold_ends_with_1(server):

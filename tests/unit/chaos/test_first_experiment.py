@@ -4,7 +4,7 @@ from grpc_health.v1 import health_pb2
 
 from holdfast.cli import InputError
 from holdfast_chaos.experiment import load_experiment
-from holdfast_chaos.first_experiment import first_experiment
+from holdfast_chaos.first_experiment import READS, first_experiment
 from holdfast_loadtests.calls import compile_calls
 from holdfast_loadtests.descriptors import Descriptors
 from support.echo_server_descriptors import registry_descriptors
@@ -34,6 +34,28 @@ def test_methods_that_may_change_things_are_left_out():
     calls = [line.strip() for line in text.splitlines() if "{call:" in line]
     assert any(line.startswith("- {call: holdfast.registry.v1.AgentRegistryService/GetAgent,") for line in calls)
     assert all(line.startswith("#") for line in calls if "RegisterAgent" in line or "RevokeLease" in line)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EmptyTrash",
+        "Checkout",
+        "GetOrCreateUser",
+        "FindAndModify",
+        "ReadAndDelete",
+        "QueryAndLock",
+        "Getaway",
+        "Rangers",
+    ],
+)
+def test_a_name_that_only_begins_like_reading_is_not_called(name):
+    assert not READS.match(name)
+
+
+@pytest.mark.parametrize("name", ["Get", "GetAgent", "List2", "Check", "EmptyCall", "Read_All", "Range"])
+def test_names_that_read_are_called(name):
+    assert READS.match(name)
 
 
 def test_a_service_without_unary_methods_is_refused():

@@ -15,15 +15,17 @@ def histogram_of(*values_ms):
     return histogram
 
 
-def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1):
+def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1, late=0):
     return Results(
         seconds=10.0,
+        ended_by_stop=len(good_ms) + len(bad_ms) - late,
         latency=histogram_of(*good_ms, *bad_ms),
         failed=histogram_of(*bad_ms),
         lag=histogram_of(*lag_ms),
         codes={("p.S/M", "OK"): len(good_ms)},
         outcomes={"ok": len(good_ms), "indefinite": len(bad_ms)},
         never_sent=never_sent,
+        wrong=0,
         notes=(),
         cpu_share=cpu_share,
         stall_ms_max=0.0,
@@ -52,6 +54,11 @@ HUNDRED = tuple(range(1, 101))
 )
 def test_an_assertion_compares_what_was_measured_with_its_limit(text, holds):
     assert parse_assertion(text).judge(results(HUNDRED))[0] is holds
+
+
+def test_a_backlog_that_is_answered_after_the_load_is_no_throughput():
+    assert parse_assertion("rps >= 9").judge(results(HUNDRED, late=20))[0] is False
+    assert parse_assertion("calls == 100").judge(results(HUNDRED, late=20))[0] is True
 
 
 @pytest.mark.parametrize("text", ["p99 < 50ms", "errors <= 100%", "rps < 1", "calls == 0", "max < 1h", "mean < 1h"])
@@ -105,6 +112,8 @@ def test_results_add_up_what_the_generator_says_of_methods_codes_and_phases():
     ok, bad = histogram_of(1.0, 2.0), histogram_of(3.0)
     drained = {
         "stopped_s": 12.0,
+        "ended_by_stop": 3,
+        "wrong": 1,
         "latency": [
             ["unary", "p.S", "M", "OK", "a", ok.as_json()],
             ["unary", "p.S", "M", "Aborted", "b", bad.as_json()],

@@ -117,3 +117,37 @@ async def test_the_closed_model_keeps_every_user_busy_and_no_more(count):
     users.end_all()
     await users.dispatcher.wait_idle(1.0)
     assert users.running == []
+
+
+async def test_in_the_closed_model_rows_that_are_held_are_passed_over_and_nothing_waits(monkeypatch):
+    monkeypatch.setattr(dispatch, "BACKLOG_MAX", 3)
+    tables = {"rows": [{"id": "0"}, {"id": "1"}]}
+    users = Users(
+        LoadSpec.model_validate(
+            {"users": 2, "scenarios": [{"name": "s", "rows": "rows", "steps": [{"call": "p.S/M"}]}]}
+        ),
+        tables,
+    )
+    users.dispatcher.start(users.clock.now_s(), 2)
+    await asyncio.sleep(0)
+    held = users.running.pop(0)  # one life lasts; the other user goes on for long
+    for _ in range(20):
+        users.end_all()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [work.due.row_index for _, work in users.running] == [1 - held[1].due.row_index]
+    assert users.dispatcher.refused == []
+    users.dispatcher.stop()
+    assert await users.dispatcher.drain(0.0) == []
+
+
+async def test_in_the_closed_model_a_call_is_due_when_its_user_became_free():
+    users = Users(LoadSpec.model_validate({"users": 1, "mix": [{"call": "p.S/M"}]}))
+    start_s = users.clock.now_s()
+    users.dispatcher.start(start_s, 1)
+    await asyncio.sleep(0)
+    [(user, first)] = users.running
+    assert first.due_s == start_s
+    users.dispatcher.done(user, first, start_s + 1.0)  # and the loop stands still until it looks
+    await asyncio.sleep(0)
+    assert users.running[-1][1].due_s == start_s + 1.0

@@ -1,6 +1,7 @@
 """What comes of a call, by what the server does; the server is the codec's other role, or plain bytes."""
 
 import asyncio
+import ssl
 import struct
 from collections.abc import Callable
 
@@ -331,3 +332,35 @@ async def test_an_address_where_nothing_listens_refuses_at_once_and_heals_when_s
 )
 def test_deadlines_are_written_in_the_finest_unit_that_fits(deadline_s, header):
     assert channels._timeout(deadline_s) == header
+
+
+class Closing(asyncio.Protocol):
+    """Accepts, and closes at the first byte."""
+
+    def __init__(self, dials: asyncio.Queue[None]) -> None:
+        self._dials = dials
+
+    def connection_made(self, transport) -> None:
+        self._dials.put_nowait(None)
+        self.transport = transport
+
+    def data_received(self, _data: bytes) -> None:
+        self.transport.close()
+
+
+async def test_a_tls_handshake_that_is_cut_off_is_a_failure_with_a_reason_and_is_tried_again():
+    loop = asyncio.get_running_loop()
+    dials: asyncio.Queue[None] = asyncio.Queue()
+    server = await loop.create_server(lambda: Closing(dials), "127.0.0.1", 0)
+    expiry = Expiry(loop, expire)
+    target = Target(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", tls=ssl.create_default_context())
+    channel = Channel(0, target, expiry)
+    try:
+        assert "failed to connect" in await channel.connect()
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                await dials.get()
+    finally:
+        channel.close()
+        expiry.close()
+        server.close()

@@ -77,6 +77,10 @@ def test_errors_are_unexpected_answers_and_stay_inside_the_latencies():
     assert found.counts["baseline", "M", "NotFound"] == 2
 
 
+def test_what_is_sent_after_the_load_ended_is_no_rate_achieved():
+    assert summary_of(call(0), call(1, sent_s=150.0, done_s=151.0)).achieved_rps == pytest.approx(0.1)
+
+
 def test_lateness_is_judged_only_where_nothing_is_broken():
     fault = [call(number, phase="fault:x", lag_ms=900.0) for number in range(50)]
     assert summary_of(call(0), *fault).saturated == ""
