@@ -12,6 +12,7 @@ from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from holdfast_loadtests.codes import NEVER_SENT
 from holdfast_slo.counters import increase
 from holdfast_slo.phases import PhaseWindow
 from holdfast_slo.prometheus import Series
@@ -278,11 +279,15 @@ def silence(evidence: Evidence) -> Silence:
     probes = [sample for sample in evidence.control if window.holds(sample.t_s)]
     return Silence(
         calls=len(during),
-        answered=sum(call.error_class == "" and call.done_s < window.end_s for call in during),
-        baseline_share=sum(call.error_class == "" for call in before) / max(len(before), 1),
+        answered=sum(_is_answered(call) and call.done_s < window.end_s for call in during),
+        baseline_share=sum(_is_answered(call) for call in before) / max(len(before), 1),
         control_calls=len(probes),
         control_answered=sum(sample.latency_ms is not None for sample in probes),
     )
+
+
+def _is_answered(call: CallLike) -> bool:
+    return call.error_class == "" and call.code != NEVER_SENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class CrowdSpec(Strict):
 
     def victims_of(self, several: int) -> int:
         """How many out of so many; one unless told."""
-        return self.count or (1 if self.share is None else ceil(self.share * several))
+        return self.count or (1 if self.share is None else ceil(round(self.share * several, 9)))  # 7 % of 100 are 7
 
     def problem_with(self, several: int) -> str | None:
         """What was expected of the settings for an entry of so many; None where they fit."""

@@ -50,6 +50,12 @@ class ToxicSpec(PathSpec):
     """Share of connections it touches. Toxiproxy draws it once for each connection, not for each call, and without a
     seed."""
 
+    def problem_with(self, several: int) -> str | None:
+        """As for paths; and some connections of a process cannot be told from the probe's own."""
+        if self.target != EVERYONE and self.toxicity < 1:
+            return "`toxicity: 1` beside `target`: the probes that prove it have connections of their own"
+        return super().problem_with(several)
+
 
 PathSpecT = TypeVar("PathSpecT", bound=PathSpec)
 

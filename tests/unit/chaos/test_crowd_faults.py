@@ -10,7 +10,7 @@ import pytest
 
 from holdfast_chaos import faults
 from holdfast_chaos.faults import KINDS, Fault, FaultContext, FaultError
-from holdfast_chaos.faults.crowd import LEASES_LOST
+from holdfast_chaos.faults.crowd import LEASES_LOST, CrowdSpec
 from holdfast_chaos.processes import ManagedProcess, ProcessError, ProcessIdentity, ProcessLife
 from holdfast_chaos.proof import Evidence, ProofVerdict, Sighting, Window
 from holdfast_slo.prometheus import Series
@@ -151,6 +151,12 @@ def test_the_seed_chooses_who_is_hit(crowd: FaultContext) -> None:
 def test_a_share_is_rounded_up(crowd: FaultContext, settings: dict[str, object], hit: int) -> None:
     """Three tenths of five are two, and one is hit where nothing is said."""
     assert len(make("pause", **settings).undo_record(crowd)["processes"]) == hit
+
+
+@pytest.mark.parametrize(("share", "several", "hit"), [(0.07, 100, 7), (0.28, 25, 7), (0.29, 25, 8), (0.01, 5, 1)])
+def test_a_share_that_comes_out_even_is_not_rounded_up(share: float, several: int, hit: int) -> None:
+    """Though seven hundredths of a hundred are a little more than seven in binary fractions."""
+    assert CrowdSpec(share=share).victims_of(several) == hit
 
 
 def test_one_that_does_not_come_up_takes_those_started_with_it_down(tmp_path: Path) -> None:

@@ -124,6 +124,14 @@ def test_a_fault_on_processes_without_proxies_is_refused() -> None:
         make("timeout").undo_record(context("others-0"))
 
 
+@pytest.mark.parametrize("kind", ["latency", "reset_peer"])
+def test_a_toxicity_below_one_is_refused_where_processes_are_aimed_at(kind: str) -> None:
+    """Toxiproxy draws for each connection: the probe's may be hit where the process's is not."""
+    assert "toxicity" in str(make(kind, toxicity=0.3).problem_with(5))
+    assert make(kind, toxicity=1.0).problem_with(5) is None
+    assert make(kind, target="server", count=None, toxicity=0.3).problem_with(5) is None
+
+
 def test_a_record_that_names_no_toxics_is_an_error() -> None:
     """A damaged journal does not pass for a fault that was undone."""
     with pytest.raises(FaultError, match="malformed"):

@@ -8,7 +8,7 @@ import pytest
 from holdfast_chaos.faults import KINDS
 from holdfast_chaos.probe import ProbeSample
 from holdfast_chaos.processes import ProcessIdentity, ProcessLife
-from holdfast_chaos.proof import Evidence, Proof, ProofVerdict, Window, resets
+from holdfast_chaos.proof import Evidence, Proof, ProofVerdict, Window, resets, silence
 
 BASELINE = Window(0.0, 10.0)
 WINDOW = Window(10.0, 20.0)
@@ -207,3 +207,10 @@ def test_a_kill_is_proven_by_the_system_the_control_path_and_the_load_together(
 ) -> None:
     scene = Scene(control_error=control_error, extra=extra)
     assert prove("kill", scene.evidence({"server": lives})).verdict is verdict
+
+
+def test_calls_that_were_never_sent_are_not_taken_for_answered():
+    sent = Call(12.0, 12.1)
+    never = Call(13.0, 13.0, code="NeverSent")
+    found = silence(Evidence(WINDOW, BASELINE, [sent, never], []))
+    assert (found.calls, found.answered) == (2, 1)
