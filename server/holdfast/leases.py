@@ -63,7 +63,7 @@ class LeaseKeeper:
         expire: How the ends of leases are written.
         owns: Which leases it keeps; all, where nobody shares the store.
         may_keep: Whether it can prove now that nobody has taken over what it owns.
-        moved_grace_s: What a lease that came from another replica gets beside its TTL, in seconds.
+        moved_grace_s: What a lease that another replica may keep yet gets beside its TTL, in seconds.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class LeaseKeeper:
         if lease.name in self._slots:
             return
         ttl_s = lease.record.ttl_ms / 1000
-        grace_s = self._moved_grace_s if lease.was_moved else 0.0
+        grace_s = self._moved_grace_s if lease.previous_owner_may_keep else 0.0
         slot = self._slots[lease.name] = _Slot(lease, ttl_s, self._clock() + ttl_s + grace_s)
         heapq.heappush(self._heap, (slot.deadline_s, lease.name))
 

@@ -8,11 +8,11 @@ each:
 - Another takes over once it has not *seen* a new beat for `TAKEOVER_S`, which is longer, in a transaction that compares
   the beat it saw last: at that revision the owner's proof has run out, since it began before it was seen. A beat that
   comes later finds the leases gone before it gives proof.
-- Who takes over gives each lease its full TTL, and `TAKEOVER_S` more, as to any that moved: more than it needs, since
-  the proof has run out. So no lease ends before its last acknowledged keepalive and its TTL.
+- Who takes over gives each lease its full TTL from then. So no lease ends before its last acknowledged keepalive and
+  its TTL.
 - A keepalive that comes to another replica than the owner moves the lease there at once. The owner may acknowledge one
   more until its view has the move, at most `PROOF_S` later by its own clock: the new owner gives `TAKEOVER_S` more by
-  its own, for the same reason.
+  its own. So does who takes over from that one, if the lease came to it after the last beat that was seen of it.
 
 Clocks may run apart by the ratio of the two intervals. A store of one process needs none of this and has none of it.
 """

@@ -122,9 +122,9 @@ class World:
         self._cluster = Cluster(nodes, self._fork, coverage)
         self._network = Network(nodes, self._fork(), self.history)
         self.limits = Limits(
-            # A keepalive moves a lease: TAKEOVER_S more. Its new owner falls silent before that is over: another takes
-            # over after TAKEOVER_S, and gives it its TTL once more and TAKEOVER_S. And 4 s for rounds and links.
-            grace_s=(4.0 + 3 * TAKEOVER_S + max(KEPT_TTLS_S)) / (1 - self._drift) if self._is_shared else 1.0,
+            # A keepalive moves a lease: TAKEOVER_S more. Its new owner falls silent just before that is over: another
+            # takes over after TAKEOVER_S, and gives it its TTL once more. And 4 s for rounds and links.
+            grace_s=(4.0 + 2 * TAKEOVER_S + max(KEPT_TTLS_S)) / (1 - self._drift) if self._is_shared else 1.0,
             clock_error=self._drift,
             stale_keeps_s=PROOF_S / (1 - self._drift) if self._is_shared else 0.0,
             requests_kept_s=3600 / wall_rate / 2,

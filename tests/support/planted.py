@@ -217,7 +217,7 @@ def keep_without_proof() -> Iterator[None]:
 @contextlib.contextmanager
 def no_grace_for_moved_leases() -> Iterator[None]:
     """A lease that moved gets its TTL and nothing for what its owner before may acknowledge yet."""
-    with patch.object(LeaseEntry, "was_moved", False):
+    with patch.object(LeaseEntry, "previous_owner_may_keep", False):
         yield
 
 

@@ -200,36 +200,47 @@ def expire(reader: Reader, due: Sequence[str], now: Timestamp) -> Plan[int]:
 
 
 def take_over(reader: Reader, due: Sequence[str], replica: str, condition: tuple[str, int]) -> Plan[None]:
-    """Decides that a replica owns these leases from now on, on a condition besides that none has changed."""
-    txn = _owned_by(replica, [find_standing(reader, name) for name in due])
+    """Decides that a replica owns these leases from now on, on a condition besides that none has changed.
+
+    The condition names the owner's last beat. Whoever kept a lease before it came to that owner has lost its proof by
+    now, as the owner has, unless the lease came after that beat.
+    """
+    _, beat_revision = condition
+
+    def own(record: LeaseRecord, mod_revision: int) -> None:
+        _give(record, replica)
+        record.previous_owner_may_keep &= mod_revision > beat_revision
+
+    txn = _rewritten([find_standing(reader, name) for name in due], own)
     return Plan(replace(txn, compares=(condition, *txn.compares)), lambda _: None)
 
 
 def move(reader: Reader, asked: Sequence[str], replica: str) -> Plan[None]:
     """Decides that leases are kept by the replica that their holder came to: those that stand and are elsewhere."""
     found = (reader.lease(name) for name in asked)
-    txn = _owned_by(replica, [lease for lease in found if lease and lease.stands and lease.record.owner != replica])
-    return Plan(txn, lambda _: None)
+    moving = [lease for lease in found if lease and lease.stands and lease.record.owner != replica]
+
+    def own(record: LeaseRecord, _: int) -> None:
+        _give(record, replica)
+        record.previous_owner_may_keep = True
+
+    return Plan(_rewritten(moving, own), lambda _: None)
 
 
-def _owned_by(replica: str, moving: Sequence[LeaseEntry]) -> Txn:
-    """What gives leases another owner; their holder stays."""
-
-    def own(record: LeaseRecord) -> None:
-        record.owner = replica
-        record.joined_through = ""
-
-    return _rewritten(moving, own)
+def _give(record: LeaseRecord, replica: str) -> None:
+    """Gives a lease another owner; its holder stays."""
+    record.owner = replica
+    record.joined_through = ""
 
 
 def _ended(ending: Sequence[LeaseEntry], reason: LeaseEndReason.ValueType, now: Timestamp) -> Txn:
     """What ends these leases, unless one of them has changed."""
     end = LeaseEnd(reason=reason, time=now)
-    return _rewritten(ending, lambda record: record.end.CopyFrom(end))
+    return _rewritten(ending, lambda record, _: record.end.CopyFrom(end))
 
 
-def _rewritten(some: Sequence[LeaseEntry], change: Callable[[LeaseRecord], None]) -> Txn:
-    """What changes the records of leases, unless one of them has changed. Their fences stay."""
+def _rewritten(some: Sequence[LeaseEntry], change: Callable[[LeaseRecord, int], None]) -> Txn:
+    """What changes the records of leases, each given with its revision, unless one has changed. Their fences stay."""
     compares: list[tuple[str, int]] = []
     puts: list[tuple[str, bytes]] = []
     for lease in some:
@@ -237,7 +248,7 @@ def _rewritten(some: Sequence[LeaseEntry], change: Callable[[LeaseRecord], None]
         record = LeaseRecord()
         record.CopyFrom(lease.record)
         record.fence_revision = record.fence_revision or lease.mod_revision
-        change(record)
+        change(record, lease.mod_revision)
         compares.append((key, lease.mod_revision))
         puts.append((key, record.SerializeToString()))
     return Txn(compares=tuple(compares), puts=tuple(puts))
@@ -286,7 +297,7 @@ def join_through(reader: Reader, asked: Sequence[str], replica: str) -> Plan[Non
     Their owner stays, and with it their deadlines.
     """
 
-    def count(record: LeaseRecord) -> None:
+    def count(record: LeaseRecord, _: int) -> None:
         record.joined_through = replica if replica != record.owner else ""
 
     return Plan(_rewritten(joined_elsewhere(reader, asked, replica), count), lambda _: None)

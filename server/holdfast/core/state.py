@@ -54,9 +54,9 @@ class LeaseEntry:
         return not self.record.HasField("end")
 
     @property
-    def was_moved(self) -> bool:
-        """Whether another replica than the one that granted it keeps it."""
-        return self.record.fence_revision != 0 and self.stands
+    def previous_owner_may_keep(self) -> bool:
+        """Whether the replica that kept it before may acknowledge a keepalive yet, not knowing that it has moved."""
+        return self.record.previous_owner_may_keep
 
     @property
     def joined_through(self) -> str:

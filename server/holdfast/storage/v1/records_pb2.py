@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from holdfast.registry.v1 import agent_pb2 as holdfast_dot_registry_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!holdfast/storage/v1/records.proto\x12\x13holdfast.storage.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a holdfast/registry/v1/agent.proto\"\x97\x01\n\x0b\x41gentRecord\x12*\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1b.holdfast.registry.v1.Agent\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x65nce_epoch\x18\x03 \x01(\x03\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x7f\n\x10\x41gentRecordParts\x12\r\n\x05\x61gent\x18\x01 \x01(\x0c\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x65nce_epoch\x18\x03 \x01(\x03\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xae\x01\n\x0bLeaseRecord\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x03\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x65nce_epoch\x18\x03 \x01(\x03\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07private\x18\x05 \x01(\x08\x12*\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x1d.holdfast.storage.v1.LeaseEnd\x12\x16\n\x0ejoined_through\x18\x07 \x01(\t\"i\n\x08LeaseEnd\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.holdfast.storage.v1.LeaseEndReason\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\rRequestRecord\x12\x16\n\x0erequest_sha256\x18\x01 \x01(\x0c\x12&\n\x08response\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x01\n\x12RegistrationAnswer\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x35\n\x0b\x61\x64min_state\x18\x04 \x01(\x0e\x32 .holdfast.registry.v1.AdminState\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\rbreaker_state\x18\x06 \x01(\x0e\x32\".holdfast.registry.v1.BreakerState\"\x9a\x03\n\x0b\x42\x61tchAnswer\x12\x0c\n\x04seed\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12G\n\x0c\x61\x64min_states\x18\x03 \x03(\x0b\x32\x31.holdfast.storage.v1.BatchAnswer.AdminStatesEntry\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12K\n\x0e\x62reaker_states\x18\x05 \x03(\x0b\x32\x33.holdfast.storage.v1.BatchAnswer.BreakerStatesEntry\x1aT\n\x10\x41\x64minStatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12/\n\x05value\x18\x02 \x01(\x0e\x32 .holdfast.registry.v1.AdminState:\x02\x38\x01\x1aX\n\x12\x42reakerStatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\x31\n\x05value\x18\x02 \x01(\x0e\x32\".holdfast.registry.v1.BreakerState:\x02\x38\x01\"x\n\x0b\x41\x64minRecord\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .holdfast.registry.v1.AdminState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\rReplicaRecord\x12\x0c\n\x04\x62\x65\x61t\x18\x01 \x01(\x03\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8d\x01\n\x0eLeaseEndReason\x12 \n\x1cLEASE_END_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18LEASE_END_REASON_EXPIRED\x10\x01\x12\x1c\n\x18LEASE_END_REASON_REVOKED\x10\x02\x12\x1d\n\x19LEASE_END_REASON_RELEASED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!holdfast/storage/v1/records.proto\x12\x13holdfast.storage.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a holdfast/registry/v1/agent.proto\"\x97\x01\n\x0b\x41gentRecord\x12*\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x1b.holdfast.registry.v1.Agent\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x65nce_epoch\x18\x03 \x01(\x03\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x7f\n\x10\x41gentRecordParts\x12\r\n\x05\x61gent\x18\x01 \x01(\x0c\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x65nce_epoch\x18\x03 \x01(\x03\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcf\x01\n\x0bLeaseRecord\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x03\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66\x65nce_epoch\x18\x03 \x01(\x03\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07private\x18\x05 \x01(\x08\x12*\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x1d.holdfast.storage.v1.LeaseEnd\x12\x16\n\x0ejoined_through\x18\x07 \x01(\t\x12\x1f\n\x17previous_owner_may_keep\x18\x08 \x01(\x08\"i\n\x08LeaseEnd\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.holdfast.storage.v1.LeaseEndReason\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\rRequestRecord\x12\x16\n\x0erequest_sha256\x18\x01 \x01(\x0c\x12&\n\x08response\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xde\x01\n\x12RegistrationAnswer\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x35\n\x0b\x61\x64min_state\x18\x04 \x01(\x0e\x32 .holdfast.registry.v1.AdminState\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\rbreaker_state\x18\x06 \x01(\x0e\x32\".holdfast.registry.v1.BreakerState\"\x9a\x03\n\x0b\x42\x61tchAnswer\x12\x0c\n\x04seed\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12G\n\x0c\x61\x64min_states\x18\x03 \x03(\x0b\x32\x31.holdfast.storage.v1.BatchAnswer.AdminStatesEntry\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12K\n\x0e\x62reaker_states\x18\x05 \x03(\x0b\x32\x33.holdfast.storage.v1.BatchAnswer.BreakerStatesEntry\x1aT\n\x10\x41\x64minStatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12/\n\x05value\x18\x02 \x01(\x0e\x32 .holdfast.registry.v1.AdminState:\x02\x38\x01\x1aX\n\x12\x42reakerStatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\x31\n\x05value\x18\x02 \x01(\x0e\x32\".holdfast.registry.v1.BreakerState:\x02\x38\x01\"x\n\x0b\x41\x64minRecord\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .holdfast.registry.v1.AdminState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\rReplicaRecord\x12\x0c\n\x04\x62\x65\x61t\x18\x01 \x01(\x03\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8d\x01\n\x0eLeaseEndReason\x12 \n\x1cLEASE_END_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18LEASE_END_REASON_EXPIRED\x10\x01\x12\x1c\n\x18LEASE_END_REASON_REVOKED\x10\x02\x12\x1d\n\x19LEASE_END_REASON_RELEASED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,28 +38,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHANSWER_ADMINSTATESENTRY']._serialized_options = b'8\001'
   _globals['_BATCHANSWER_BREAKERSTATESENTRY']._loaded_options = None
   _globals['_BATCHANSWER_BREAKERSTATESENTRY']._serialized_options = b'8\001'
-  _globals['_LEASEENDREASON']._serialized_start=1682
-  _globals['_LEASEENDREASON']._serialized_end=1823
+  _globals['_LEASEENDREASON']._serialized_start=1715
+  _globals['_LEASEENDREASON']._serialized_end=1856
   _globals['_AGENTRECORD']._serialized_start=153
   _globals['_AGENTRECORD']._serialized_end=304
   _globals['_AGENTRECORDPARTS']._serialized_start=306
   _globals['_AGENTRECORDPARTS']._serialized_end=433
   _globals['_LEASERECORD']._serialized_start=436
-  _globals['_LEASERECORD']._serialized_end=610
-  _globals['_LEASEEND']._serialized_start=612
-  _globals['_LEASEEND']._serialized_end=717
-  _globals['_REQUESTRECORD']._serialized_start=719
-  _globals['_REQUESTRECORD']._serialized_end=840
-  _globals['_REGISTRATIONANSWER']._serialized_start=843
-  _globals['_REGISTRATIONANSWER']._serialized_end=1065
-  _globals['_BATCHANSWER']._serialized_start=1068
-  _globals['_BATCHANSWER']._serialized_end=1478
-  _globals['_BATCHANSWER_ADMINSTATESENTRY']._serialized_start=1304
-  _globals['_BATCHANSWER_ADMINSTATESENTRY']._serialized_end=1388
-  _globals['_BATCHANSWER_BREAKERSTATESENTRY']._serialized_start=1390
-  _globals['_BATCHANSWER_BREAKERSTATESENTRY']._serialized_end=1478
-  _globals['_ADMINRECORD']._serialized_start=1480
-  _globals['_ADMINRECORD']._serialized_end=1600
-  _globals['_REPLICARECORD']._serialized_start=1602
-  _globals['_REPLICARECORD']._serialized_end=1679
+  _globals['_LEASERECORD']._serialized_end=643
+  _globals['_LEASEEND']._serialized_start=645
+  _globals['_LEASEEND']._serialized_end=750
+  _globals['_REQUESTRECORD']._serialized_start=752
+  _globals['_REQUESTRECORD']._serialized_end=873
+  _globals['_REGISTRATIONANSWER']._serialized_start=876
+  _globals['_REGISTRATIONANSWER']._serialized_end=1098
+  _globals['_BATCHANSWER']._serialized_start=1101
+  _globals['_BATCHANSWER']._serialized_end=1511
+  _globals['_BATCHANSWER_ADMINSTATESENTRY']._serialized_start=1337
+  _globals['_BATCHANSWER_ADMINSTATESENTRY']._serialized_end=1421
+  _globals['_BATCHANSWER_BREAKERSTATESENTRY']._serialized_start=1423
+  _globals['_BATCHANSWER_BREAKERSTATESENTRY']._serialized_end=1511
+  _globals['_ADMINRECORD']._serialized_start=1513
+  _globals['_ADMINRECORD']._serialized_end=1633
+  _globals['_REPLICARECORD']._serialized_start=1635
+  _globals['_REPLICARECORD']._serialized_end=1712
 # @@protoc_insertion_point(module_scope)

@@ -139,6 +139,7 @@ class LeaseRecord(_message.Message):
     PRIVATE_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     JOINED_THROUGH_FIELD_NUMBER: _builtins.int
+    PREVIOUS_OWNER_MAY_KEEP_FIELD_NUMBER: _builtins.int
     ttl_ms: _builtins.int
     """Time to live in milliseconds."""
     fence_revision: _builtins.int
@@ -151,6 +152,8 @@ class LeaseRecord(_message.Message):
     """Granted by RegisterAgent for one agent alone; ends with it."""
     joined_through: _builtins.str
     """The replica that lets agents join it, so that one counts their bytes; empty: its owner."""
+    previous_owner_may_keep: _builtins.bool
+    """A keepalive moved it to its owner, so the owner before may acknowledge one more."""
     @_builtins.property
     def end(self) -> Global___LeaseEnd:
         """Set when it has ended."""
@@ -165,10 +168,11 @@ class LeaseRecord(_message.Message):
         private: _builtins.bool = ...,
         end: Global___LeaseEnd | None = ...,
         joined_through: _builtins.str = ...,
+        previous_owner_may_keep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "fence_epoch", b"fence_epoch", "fence_revision", b"fence_revision", "joined_through", b"joined_through", "owner", b"owner", "private", b"private", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "fence_epoch", b"fence_epoch", "fence_revision", b"fence_revision", "joined_through", b"joined_through", "owner", b"owner", "previous_owner_may_keep", b"previous_owner_may_keep", "private", b"private", "ttl_ms", b"ttl_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
