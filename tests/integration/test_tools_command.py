@@ -53,7 +53,7 @@ def test_nothing_is_done_fast_when_all_are_there():
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
     assert all(tool["path"] for tool in json.loads(ran.stdout)["tools"])
-    assert elapsed_s < 10, "seven version commands at once; under one second on a quiet machine"
+    assert elapsed_s < 10, "eight version commands at once; under one second on a quiet machine"
 
 
 def test_without_a_terminal_it_says_what_it_would_do_and_does_nothing(tmp_path):

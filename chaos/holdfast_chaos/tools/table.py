@@ -106,6 +106,15 @@ _SPECS = (
         ),
     ),
     ToolSpec(
+        name="grpc-interop-server",
+        purpose="answers load as grpc-go does, in tests and benchmarks",
+        pinned="1.85.0",
+        accepts=Accepts("1.80", "2"),
+        version_args=("-version",),
+        version_regex=r"grpc-interop-server of grpc-go (\d+\.\d+\.\d+)",
+        recipes=_everywhere(GoModule("grpc-interop")),
+    ),
+    ToolSpec(
         name="chromium",
         purpose="opens the report in tests",
         pinned="the system's package",

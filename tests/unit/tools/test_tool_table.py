@@ -1,12 +1,13 @@
 """The table of tools: complete, consistent, and its patterns read what the programs print."""
 
 import re
+from importlib.resources import files
 
 import pytest
 
 from holdfast_chaos.tools import TOOLS
 from holdfast_chaos.tools.recipes import describe
-from holdfast_chaos.tools.spec import Accepts, GoInstall, parse_version
+from holdfast_chaos.tools.spec import Accepts, GoInstall, GoModule, parse_version
 
 PRINTED = {
     "toxiproxy-server": ("toxiproxy-server version 2.12.0\n", "2.12.0"),
@@ -15,6 +16,7 @@ PRINTED = {
     "alertmanager": ("alertmanager, version 0.28.1 (branch: , revision: unknown)\n", "0.28.1"),
     "etcd": ("etcd Version: 3.6.16\nGit SHA: Not provided\nGo Version: go1.26.8\n", "3.6.16"),
     "grpcurl": ("grpcurl v1.9.3\n", "1.9.3"),
+    "grpc-interop-server": ("grpc-interop-server of grpc-go 1.85.0\n", "1.85.0"),
     "chromium": ("Chromium 156.0.8078.79 built on Debian GNU/Linux 12 (bookworm)\n", "156.0.8078"),
 }
 
@@ -46,6 +48,15 @@ def test_what_go_installs_is_pinned_and_accepted():
             if isinstance(recipe, GoInstall):
                 assert recipe.version == spec.pinned
                 assert recipe.version in spec.accepts
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("etcd", "go.etcd.io/etcd/server/v3"), ("grpc-interop-server", "google.golang.org/grpc")]
+)
+def test_a_main_of_our_own_is_built_of_the_version_that_is_pinned(name, module):
+    [folder] = {recipe.data_folder for recipe in TOOLS[name].recipes.values() if isinstance(recipe, GoModule)}
+    go_mod = files("holdfast_chaos.tools").joinpath("data", folder, "go.mod").read_text()
+    assert re.search(rf"{re.escape(module)} v(\S+)", go_mod)[1] == TOOLS[name].pinned
 
 
 def test_runs_need_nothing_that_is_not_brought_by_default():
