@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from holdfast.http2 import CannotOpenError, Obstacle, UnsentFullError, encode
+from holdfast.http2 import CannotOpenError, ErrorCode, Obstacle, UnsentFullError
 from holdfast_loadtests.exchanges import Answer, Exchange, OnEnd, expired, refused
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.links import Link
+from holdfast_loadtests.targets import Target
 
 if TYPE_CHECKING:
     from holdfast_loadtests.codes import ErrorClass
@@ -31,45 +32,6 @@ BACKOFF_JITTER: Final = 0.2
 """The pause before re-dialling doubles from the first to the greatest, ± the jitter: all channels lose one server at
 the same moment."""
 
-USER_AGENT: Final = b"holdfast-load"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where to and how: `host:port`, TLS if there is a context, metadata sent with every call."""
-
-    address: str
-    tls: ssl.SSLContext | None = None
-    authority: str = ""
-    metadata: tuple[tuple[bytes, bytes], ...] = ()
-
-    @property
-    def host(self) -> str:
-        """The host, without the brackets of IPv6."""
-        return self.address.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        """The port."""
-        return int(self.address.rpartition(":")[2])
-
-    def block(self, path: str, deadline_s: float, metadata: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
-        """The header block of every call to one method with one deadline."""
-        return encode(
-            [
-                (b":method", b"POST"),
-                (b":scheme", b"https" if self.tls else b"http"),
-                (b":path", path.encode()),
-                (b":authority", (self.authority or self.address).encode()),
-                (b"te", b"trailers"),
-                (b"content-type", b"application/grpc"),
-                (b"user-agent", USER_AGENT),
-                (b"grpc-timeout", _timeout(deadline_s)),
-                *self.metadata,
-                *metadata,
-            ]
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -82,14 +44,22 @@ class Prepared:
 
 
 class Channel:
-    """Calls to one target over one connection at a time; `number` tells it from the others of the load."""
+    """Calls to one target over one connection at a time.
 
-    def __init__(self, number: int, target: Target, expiry: Expiry) -> None:
+    Args:
+        number: tells it from the others of the load.
+        target: where to.
+        expiry: watches the deadlines.
+        first_stream_id: of every connection, odd.
+    """
+
+    def __init__(self, number: int, target: Target, expiry: Expiry, first_stream_id: int = 1) -> None:
         self.number = number
         self.dials = 0
         self.minds_ends = False
         self._target = target
         self._expiry = expiry
+        self._first_stream_id = first_stream_id
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._links: set[Link] = set()
@@ -99,7 +69,6 @@ class Channel:
         self._failures = 0
         self._redial: asyncio.TimerHandle | None = None
         self._dialling: asyncio.Task[None] | None = None
-        self._made: asyncio.Future[str] | None = None
         self._is_closed = False
 
     async def connect(self) -> str:
@@ -113,16 +82,18 @@ class Channel:
         self._expiry.watch(exchange, prepared.deadline_s)
         link = self._link
         if link is None and self._failure:
-            self._loop.call_soon(exchange.end, refused(self._failure, self._broke))
+            # Nothing was reset for this call; the first of these tells of a connection that was reset as it was made.
+            broke, self._broke = self._broke, "refused"
+            self._loop.call_soon(exchange.end, refused(self._failure, broke))
         elif link is None or self._waiting or not self._open(link, exchange, prepared, data):
             self._waiting.append((exchange, prepared, data))
             self.minds_ends = True
         return exchange
 
-    def cancel(self, exchange: Exchange) -> None:
+    def cancel(self, exchange: Exchange, code: ErrorCode = ErrorCode.CANCEL) -> None:
         """Tells the server that a call is of no interest any more."""
         if exchange.link is not None:
-            exchange.link.codec.reset(exchange)
+            exchange.link.codec.reset(exchange, code)
             exchange.link.flush_soon()
 
     def ended(self) -> None:
@@ -146,8 +117,6 @@ class Channel:
         """The server's settings came."""
         self._link = link
         self._failure = ""
-        if self._made is not None and not self._made.done():
-            self._made.set_result("")
         self._send_waiting()
 
     def on_room(self) -> None:
@@ -161,11 +130,9 @@ class Channel:
             self._link = None
             self._dial_again(link)
 
-    def on_lost(self, link: Link, why: str) -> None:
+    def on_lost(self, link: Link) -> None:
         """A connection has ended."""
         self._links.discard(link)
-        if self._made is not None and not self._made.done() and not link.is_ready:
-            self._made.set_result(why)
         if link is self._link:
             self._link = None
             self._dial_again(link)
@@ -229,24 +196,25 @@ class Channel:
 
     async def _dial(self) -> None:
         self.dials += 1
-        link = Link(self)
+        link = Link(self, self._first_stream_id)
         broke: ErrorClass = "refused"
         self._broke = broke  # until this attempt has failed, too, nothing more was reset
         why = ""
         try:
             async with asyncio.timeout(DIAL_WITHIN_S):
-                self._made = self._loop.create_future()
                 await self._connect(link)
-                why = await self._made
-                broke = "reset"
+                why = await link.made
+                broke = link.broke
         except TimeoutError:
             why = f"no HTTP/2 settings within {DIAL_WITHIN_S:g} s: check that a gRPC server listens there"
         except ssl.SSLError as error:
             why = f"no TLS: {error.reason or error}"
+        except ValueError as error:
+            why = f"{self._target.host!r} cannot be the name of a server: {error}"
         except OSError as error:
             text = str(error) or type(error).__name__  # one that ends a handshake has neither number nor text
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else text
-        if not why:
+        if link.is_ready:  # also where its settings came with the limit
             return
         link.close()
         self._links.discard(link)
@@ -259,14 +227,15 @@ class Channel:
 
     async def _connect(self, link: Link) -> None:
         target = self._target
-        name = (target.authority or target.host) if target.tls else None
+        name = target.server_name if target.tls else None
         self._links.add(link)
         await self._loop.create_connection(lambda: link, target.host, target.port, ssl=target.tls, server_hostname=name)
 
 
 def expire(exchange: Exchange, deadline_s: float) -> None:
     """Ends a call whose deadline has passed."""
-    exchange.stop(expired(deadline_s, exchange.link is not None))
+    was_sent = exchange.link is not None
+    exchange.stop(expired(deadline_s, was_sent, exchange.unsent_bytes if was_sent else 0))
 
 
 def frame(bodies: Sequence[bytes]) -> bytes:
@@ -274,15 +243,3 @@ def frame(bodies: Sequence[bytes]) -> bytes:
     if len(bodies) == 1:
         return b"\0" + len(bodies[0]).to_bytes(4, "big") + bodies[0]
     return b"".join([b"\0" + len(body).to_bytes(4, "big") + body for body in bodies])
-
-
-_UNITS: Final = ((1e-9, b"n"), (1e-6, b"u"), (1e-3, b"m"), (1.0, b"S"), (60.0, b"M"), (3600.0, b"H"))
-
-
-def _timeout(deadline_s: float) -> bytes:
-    """A deadline as the header grpc-timeout has it: at most eight digits and a unit, the finest that fits."""
-    for unit_s, name in _UNITS:
-        count = round(deadline_s / unit_s)
-        if count < 100_000_000:
-            return b"%d%s" % (count, name)
-    return b"99999999H"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from holdfast_loadtests.calls import CompiledStep, compile_calls
-from holdfast_loadtests.channels import Channel, Prepared, Target
+from holdfast_loadtests.channels import Channel, Prepared
 from holdfast_loadtests.clock import PhaseLog, RunClock
 from holdfast_loadtests.descriptors import Descriptors, Method
 from holdfast_loadtests.dispatch import Dispatcher, Work
@@ -16,6 +16,7 @@ from holdfast_loadtests.records import RecordWriter
 from holdfast_loadtests.schedule import Tables, schedule
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.tally import Lane, Started, Tally
+from holdfast_loadtests.targets import Target
 
 NOTES_MAX: Final = 100
 """Different wrong answers that are kept in words; all are counted."""

@@ -3,12 +3,13 @@
 What HTTP/2 says becomes a call's code as in gRPC's PROTOCOL-HTTP2.md and http-grpc-status-mapping.md.
 """
 
+import re
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote
 
-from holdfast.http2 import Ender, ErrorCode, Fields, Reset, Stream
+from holdfast.http2 import Ender, ErrorCode, Fields, Reset, Stream, code_name
 from holdfast_loadtests.codes import CODE_NAMES, CODES, ErrorClass, Outcome
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ _RESET_CODES: Final[dict[int, str]] = {
 }
 """Any other resets are Internal."""
 
+_LOST: Final = (ErrorCode.NO_ERROR, ErrorCode.INTERNAL_ERROR)
+"""Codes of a connection's end that was closed or lost; any other names the rule that the server broke."""
+
+_STREAM: Final = re.compile(r"stream \d+")
+
 
 @dataclass(slots=True)
 class Answer:
@@ -63,7 +69,7 @@ class Carrier(Protocol):
     minds_ends: bool
     """Whether it wants to hear of every call that ends."""
 
-    def cancel(self, exchange: "Exchange") -> None:
+    def cancel(self, exchange: "Exchange", code: ErrorCode = ErrorCode.CANCEL) -> None:
         """Tells the server that a call is of no interest any more."""
 
     def ended(self) -> None:
@@ -118,7 +124,7 @@ class Exchange(Stream):
         if status:
             self._trouble = _trouble_of(fields)
         if ends:
-            self.end(self._status(fields))
+            self._end_answered(self._status(fields))
 
     def on_data(self, data: bytes, ends: bool) -> None:
         """A piece of the messages."""
@@ -129,11 +135,17 @@ class Exchange(Stream):
             elif data:
                 self._gather(data)
         if ends and not self.is_over:
-            self.end(self._trouble or _broken("Unknown", "the stream ended without a status", "other"))
+            self._end_answered(self._trouble or _broken("Unknown", "the stream ended without a status", "other"))
 
     def on_reset(self, reset: Reset) -> None:
         """The stream ended before its time."""
         self.end(_of_reset(reset))
+
+    def _end_answered(self, answer: Answer) -> None:
+        """The server has said all of its answer, perhaps before it took all of the request: the rest is not sent."""
+        if self.is_sending:
+            self._carrier.cancel(self, ErrorCode.NO_ERROR)
+        self.end(answer)
 
     def end(self, answer: Answer) -> None:
         """Ends it; the first end counts."""
@@ -209,9 +221,11 @@ def refused(details: str, broke: ErrorClass = "refused") -> Answer:
     return Answer("Unavailable", None, details, outcome="refused", broke=broke)
 
 
-def expired(deadline_s: float, was_sent: bool) -> Answer:
-    """The end of a call whose deadline has passed."""
+def expired(deadline_s: float, was_sent: bool, unsent_bytes: int = 0) -> Answer:
+    """The end of a call whose deadline has passed, with so many bytes of its request held back by the server."""
     where = "" if was_sent else " while it waited for a connection or a stream"
+    if unsent_bytes:
+        where = f" while {unsent_bytes} bytes of the request waited: the server's flow-control window was closed"
     text = f"the deadline of {deadline_s:g} s passed{where}"
     return Answer("DeadlineExceeded", None, text, outcome="indefinite" if was_sent else "refused", broke="deadline")
 
@@ -231,11 +245,14 @@ def _trouble_of(headers: Fields) -> Answer | None:
 
 
 def _of_reset(reset: Reset) -> Answer:
+    # Without the stream's number and by "the server", calls that ended alike are told alike, and counted together.
+    text = _STREAM.sub("the stream", reset.message).replace("the peer", "the server", 1)
     if reset.unprocessed:
         is_goaway = "goes away" in reset.message
-        return refused(reset.message, "goaway" if is_goaway else "other")
-    if reset.by is Ender.CONNECTION:
-        return _broken("Unavailable", reset.message, "reset")
-    if reset.by is Ender.CODEC:
-        return _broken("Internal", f"the server broke a rule of HTTP/2: {reset.message}", "other")
-    return _broken(_RESET_CODES.get(reset.code, "Internal"), reset.message, "other")
+        return refused(text, "goaway" if is_goaway else "other")
+    if reset.by is Ender.CONNECTION and reset.code in _LOST:
+        return _broken("Unavailable", text, "reset")
+    if reset.by is Ender.PEER:
+        return _broken(_RESET_CODES.get(reset.code, "Internal"), text, "other")
+    text = f"the server broke a rule of HTTP/2: {code_name(reset.code)}: {text}"
+    return _broken("Unavailable" if reset.by is Ender.CONNECTION else "Internal", text, "other")

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
-from holdfast_loadtests.channels import Channel, Target, expire
+from holdfast_loadtests.channels import Channel, expire
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.driver import Driver
 from holdfast_loadtests.expiry import Expiry
@@ -28,6 +28,7 @@ from holdfast_loadtests.security import Security
 from holdfast_loadtests.serving import MetricsServer
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.stalls import Stalls
+from holdfast_loadtests.targets import Target
 
 STATUS_EVERY_S: Final = 0.5
 EXIT_ORPHANED: Final = 4
@@ -184,5 +185,7 @@ class Session:
 
     def _end(self, code: int) -> NoReturn:
         """Leaves at once, with all that is recorded on disk."""
-        self._close_record()
-        os._exit(code)
+        try:
+            self._close_record()
+        finally:  # a disk that is full
+            os._exit(code)

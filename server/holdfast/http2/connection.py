@@ -49,8 +49,16 @@ class Connection(MessageReader):
         limits: Limits | None = None,
         acknowledges: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        first_stream_id: int = 1,
     ) -> None:
-        super().__init__(is_server=is_server, events=events, limits=limits, acknowledges=acknowledges, clock=clock)
+        super().__init__(
+            is_server=is_server,
+            events=events,
+            limits=limits,
+            acknowledges=acknowledges,
+            clock=clock,
+            first_stream_id=first_stream_id,
+        )
         limits = self.limits
         self._reader = FrameReader(limits.frame_bytes_max)
         self._preface = PREFACE if is_server else b""

@@ -63,6 +63,11 @@ class Endpoint:
         limits: Bounds; also what the peer is told of them.
         acknowledges: Give the peer's windows back as data comes; else `acknowledge` does, when the program has room.
         clock: A monotonic clock, in seconds, for bounds on what may happen in a second.
+        first_stream_id: The id of the first stream that a client opens, odd (RFC 9113 §5.1.1); those below count as
+            over. Near `STREAM_ID_MAX` a connection shows what becomes of one that is old.
+
+    Raises:
+        MisuseError: That id is none of a client's.
 
     Attributes:
         is_server, events, limits: As given.
@@ -79,7 +84,10 @@ class Endpoint:
         limits: Limits | None = None,
         acknowledges: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        first_stream_id: int = 1,
     ) -> None:
+        if first_stream_id % 2 == 0 or not 0 < first_stream_id <= STREAM_ID_MAX:
+            raise MisuseError(f"{first_stream_id} is no stream of a client's: give an odd number up to {STREAM_ID_MAX}")
         self.is_server = is_server
         self.events = events
         self.limits = limits = limits or Limits()
@@ -88,7 +96,7 @@ class Endpoint:
         self.is_closed = False
         self._acknowledges = acknowledges
         self._streams: dict[int, Stream] = {}
-        self._next_id = 1
+        self._next_id = first_stream_id
         self._highest_id = 0
         self._accepts_up_to = STREAM_ID_MAX
         self._peer_goes_away = False

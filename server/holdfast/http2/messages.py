@@ -43,8 +43,16 @@ class MessageReader(Endpoint):
         limits: Limits | None = None,
         acknowledges: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        first_stream_id: int = 1,
     ) -> None:
-        super().__init__(is_server=is_server, events=events, limits=limits, acknowledges=acknowledges, clock=clock)
+        super().__init__(
+            is_server=is_server,
+            events=events,
+            limits=limits,
+            acknowledges=acknowledges,
+            clock=clock,
+            first_stream_id=first_stream_id,
+        )
         limits = self.limits
         self._blocks = BlockAssembler(limits)
         self._decoder = HeaderDecoder(limits, max(TABLE_BYTES_DEFAULT, limits.header_table_bytes_max))

@@ -80,6 +80,16 @@ class Stream:
     """What content-length leaves to come, in bytes."""
     unsent: Unsent | None
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether this end has not sent all of it: something waits for the peer's windows, or is not ordered yet."""
+        return not self.state & ENDED
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Data of it that waits for the peer's windows."""
+        return sum(len(data) for data, _, _ in self.unsent or () if data is not None)
+
     def on_headers(self, fields: Fields, ends: bool) -> None:
         """Header fields came: of a request, of a response (informational ones, 1xx, before it), or trailers.
 

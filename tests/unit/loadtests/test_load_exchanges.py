@@ -1,6 +1,7 @@
 """What comes of a call, by what the server does; the server is the codec's other role, or plain bytes."""
 
 import asyncio
+import socket
 import ssl
 import struct
 from collections.abc import Callable
@@ -9,9 +10,10 @@ import pytest
 
 from holdfast.http2 import Connection, ConnectionFailedError, ErrorCode, Events, Limits, Stream, encode
 from holdfast_loadtests import channels
-from holdfast_loadtests.channels import Channel, Prepared, Target, expire, frame
+from holdfast_loadtests.channels import Channel, Prepared, expire, frame
 from holdfast_loadtests.exchanges import MESSAGE_BYTES_MAX, Answer
 from holdfast_loadtests.expiry import Expiry
+from holdfast_loadtests.targets import Target, timeout_text
 
 HEADERS = encode([(b":status", b"200"), (b"content-type", b"application/grpc")])
 
@@ -74,8 +76,11 @@ class ServerSide(asyncio.Protocol, Events):
 class Bench:
     """A server, and a channel to it."""
 
-    def __init__(self, answer=ServerSide.ok, limits: Limits | None = None, protocol=None) -> None:
+    def __init__(
+        self, answer=ServerSide.ok, limits: Limits | None = None, protocol=None, first_stream_id: int = 1
+    ) -> None:
         self.sides: list[ServerSide] = []
+        self._first_stream_id = first_stream_id
         self._make = protocol or (lambda: self._side(answer, limits))
 
     def _side(self, answer, limits) -> ServerSide:
@@ -87,7 +92,7 @@ class Bench:
         self.server = await loop.create_server(self._make, "127.0.0.1", 0)
         self.target = Target(f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}")
         self.expiry = Expiry(loop, expire)
-        self.channel = Channel(0, self.target, self.expiry)
+        self.channel = Channel(0, self.target, self.expiry, self._first_stream_id)
         self.failure = await self.channel.connect()
         return self
 
@@ -99,10 +104,10 @@ class Bench:
             side.transport.abort()
         await asyncio.sleep(0)  # one turn, in which transports hear that they are closed
 
-    async def call(self, data: bytes = b"hi", deadline_s: float = 5.0, many=False, receive=None) -> Answer:
+    async def call(self, data: bytes = b"hi", deadline_s: float = 5.0, many=False, receive=None, on_end=None) -> Answer:
         ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         prepared = Prepared(self.target.block("/p.S/M", deadline_s), deadline_s, many, receive)
-        self.channel.start(prepared, frame([data]), ended.set_result)
+        self.channel.start(prepared, frame([data]), on_end or ended.set_result)
         async with asyncio.timeout(10):
             return await ended
 
@@ -123,6 +128,13 @@ def replying(block: bytes, *data: bytes, then: bytes | None = None):
 
 def resetting(code: ErrorCode):
     return lambda side, stream: side.codec.reset(stream, code)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what no event tells; ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # see above
+            await asyncio.sleep(0.01)
 
 
 ONLY_TRAILERS = encode(
@@ -164,6 +176,10 @@ PLAIN = encode([(b":status", b"200"), (b"content-type", b"text/plain")])
         (resetting(ErrorCode.ENHANCE_YOUR_CALM), "ResourceExhausted", "indefinite", "other", "ENHANCE_YOUR_CALM"),
         (lambda side, _: side.transport.abort(), "Unavailable", "indefinite", "reset", ""),
         (lambda side, stream: side.codec.send(stream, b"x"), "Internal", "indefinite", "other", "broke a rule"),
+        (
+            lambda side, _: side.transport.write(b"\0\0\5\6\0\0\0\0\0ping!"),
+            "Unavailable", "indefinite", "other", "broke a rule of HTTP/2: FRAME_SIZE_ERROR",
+        ),
     ],
 )  # fmt: skip
 async def test_how_a_call_ended_follows_from_what_the_server_did(answer, code, outcome, broke, details):
@@ -331,7 +347,7 @@ async def test_an_address_where_nothing_listens_refuses_at_once_and_heals_when_s
     [(2.0, b"2000000u"), (0.05, b"50000000n"), (100.0, b"100000m"), (1e6, b"1000000S"), (1e9, b"16666667M")],
 )
 def test_deadlines_are_written_in_the_finest_unit_that_fits(deadline_s, header):
-    assert channels._timeout(deadline_s) == header
+    assert timeout_text(deadline_s) == header
 
 
 class Closing(asyncio.Protocol):
@@ -364,3 +380,145 @@ async def test_a_tls_handshake_that_is_cut_off_is_a_failure_with_a_reason_and_is
         channel.close()
         expiry.close()
         server.close()
+
+
+async def test_an_answer_that_ends_before_the_request_did_frees_its_stream_and_the_rest_is_not_sent():
+    resets: list[tuple[int, int]] = []
+
+    class Hasty(Served):
+        def on_headers(self, fields, ends: bool) -> None:
+            self.owner.ok(self, b"x")
+            self.owner.flush()
+
+        def on_reset(self, reset) -> None:
+            resets.append((self.id, reset.code))
+
+    async with Bench(limits=Limits(streams_open_max=1)) as bench:
+        side = bench.sides[0]
+        side.on_stream = lambda fields: side.streams.append(Hasty(side, fields)) or side.streams[-1]
+        for _ in range(3):
+            found = await bench.call(b"x" * 100_000, deadline_s=5.0)
+            assert (found.code, found.message) == ("OK", b"x"), found
+        await until(lambda: len(resets) == 3)
+    assert resets == [(1, ErrorCode.NO_ERROR), (3, ErrorCode.NO_ERROR), (5, ErrorCode.NO_ERROR)]
+
+
+async def test_a_deadline_that_passes_while_the_servers_window_is_shut_says_so():
+    async with Bench(lambda *_: None, Limits(stream_window_bytes=0)) as bench:
+        found = await bench.call(b"x" * 100, deadline_s=0.1)
+    assert (found.code, found.outcome) == ("DeadlineExceeded", "indefinite")
+    assert "105 bytes of the request waited: the server's flow-control window was closed" in found.details
+
+
+async def test_calls_that_were_reset_alike_are_told_alike():
+    async with Bench(resetting(ErrorCode.CANCEL)) as bench:
+        found = {(await bench.call()).details for _ in range(3)}
+    assert found == {"the server reset the stream: CANCEL"}
+
+
+async def test_used_up_stream_ids_bring_a_new_connection_and_no_call_is_lost():
+    async with Bench(lambda side, stream: side.ok(stream, b"x"), first_stream_id=(1 << 31) - 5) as bench:
+        found = await asyncio.gather(*(bench.call() for _ in range(10)))
+        assert {answer.code for answer in found} == {"OK"}
+        served = [[stream.id for stream in side.streams] for side in bench.sides]
+    assert served == [[2**31 - 5, 2**31 - 3, 2**31 - 1]] * 3 + [[2**31 - 5]]
+
+
+class NotReading(asyncio.Protocol):
+    """A server that gives its settings and breaks a rule, and from then on reads nothing."""
+
+    def __init__(self, made: list["NotReading"], broken: bytes) -> None:
+        self._broken = broken
+        made.append(self)
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        transport.write(b"\0\0\0\4\0\0\0\0\0")  # SETTINGS
+
+    def data_received(self, _data: bytes) -> None:
+        self.transport.pause_reading()
+        self.transport.write(self._broken)
+
+
+async def test_a_server_that_breaks_a_rule_and_does_not_read_is_dialled_again():
+    made: list[NotReading] = []
+    ping_too_long = b"\0\0\5\6\0\0\0\0\0ping!"
+    window_open = b"\0\0\4\x08\0\0\0\0\0\x7f\0\0\0"  # WINDOW_UPDATE: what is not read fills the socket
+    settings = b"\0\0\6\4\0\0\0\0\0\0\4\x7f\xff\xff\xff"  # INITIAL_WINDOW_SIZE
+    async with Bench(protocol=lambda: NotReading(made, settings + window_open)) as bench:
+        big = asyncio.create_task(bench.call(b"x" * 8_000_000, deadline_s=5.0))
+        await until(lambda: bench.channel._link._is_paused)
+        made[0].transport.write(ping_too_long)
+        assert (await big).broke == "other"
+        await until(lambda: len(made) == 2)
+        await until(lambda: bench.channel._links == {bench.channel._link})  # the old socket is cut off in time
+        for each in made:
+            each.transport.abort()
+
+
+async def test_a_failure_of_what_takes_an_answer_is_told_even_where_the_loop_takes_it_for_the_sockets_own():
+    heard: list[object] = []
+    told = asyncio.Event()
+
+    def handler(_loop, context) -> None:
+        heard.append(context["exception"])
+        told.set()
+
+    def full(_answer) -> None:
+        raise full_disk
+
+    full_disk = OSError(28, "No space left on device")
+    loop = asyncio.get_running_loop()
+    async with Bench(lambda side, stream: side.ok(stream, b"x")) as bench:
+        loop.set_exception_handler(handler)
+        call = asyncio.create_task(bench.call(on_end=full))
+        async with asyncio.timeout(10):
+            await told.wait()
+        call.cancel()
+    assert heard == [full_disk]
+
+
+class Gated:
+    """Makes connections of a server's side, one after the other, each as it is told."""
+
+    def __init__(self, *makers) -> None:
+        self._makers = list(makers)
+
+    def __call__(self) -> asyncio.Protocol:
+        return self._makers.pop(0)()
+
+
+async def test_a_connection_that_is_given_up_settles_no_other_and_its_late_settings_are_not_taken(monkeypatch):
+    monkeypatch.setattr(channels, "DIAL_WITHIN_S", 0.3)
+    late: list[Silent] = []
+    sides: list[ServerSide] = []
+
+    def silent() -> Silent:
+        late.append(Silent())
+        return late[-1]
+
+    def right() -> ServerSide:
+        sides.append(ServerSide(lambda side, stream: side.ok(stream, b"x")))
+        return sides[-1]
+
+    async with Bench(protocol=Gated(silent, silent, right)) as bench:
+        assert "no HTTP/2 settings within" in bench.failure
+        assert bench.channel._link is None
+        old = late[0]
+        await until(lambda: len(late) == 2)
+        # The second dial waits now; the first one's connection speaks, and ends.
+        old.transport.write(b"\0\0\0\4\0\0\0\0\0")
+        old.transport.abort()
+        await until(lambda: bool(sides))
+        assert (await bench.call()).code == "OK"
+        assert bench.channel.dials == 3
+        for each in (*late, *sides):
+            each.transport.abort()
+
+
+class Silent(asyncio.Protocol):
+    """Accepts, and says nothing."""
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
