@@ -21,7 +21,7 @@ from holdfast_chaos.runner import Evidence, FaultRecord, Sources
 from holdfast_loadtests.engine import ENGINE
 from holdfast_loadtests.records import Call
 from holdfast_loadtests.spec import LoadSpec
-from holdfast_loadtests.summary import LoadSummary, distinct_rows, timeline
+from holdfast_loadtests.summary import LoadSummary, distinct_rows, timeline, unended_text
 from holdfast_slo.evaluate import judge
 from holdfast_slo.openslo import Objective
 from holdfast_slo.phases import BASELINE, FAULT_PREFIX
@@ -363,6 +363,8 @@ def conclude(
     reasons = [*evidence.reasons, *readings.reasons]
     if summary is not None and summary.saturated:
         reasons.append(Reason(code=Code.GENERATOR_SATURATED, subject="load", message=summary.saturated))
+    if summary is not None and summary.unended:
+        reasons.append(Reason(code=Code.CALLS_UNENDED, subject="load", message=unended_text(summary.unended)))
     return Verdict.build(
         experiment=ExperimentRef(name=resolved.name, seed=experiment.seed, sha256=resolved.sha256),
         target=TargetRef(address=evidence.target_address, command=tuple(experiment.target.command or ())),

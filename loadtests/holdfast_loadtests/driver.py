@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from holdfast_loadtests.calls import CompiledStep, compile_calls
-from holdfast_loadtests.channels import Channel, Prepared
+from holdfast_loadtests.channels import Channel, Prepared, expire
 from holdfast_loadtests.clock import PhaseLog, RunClock
 from holdfast_loadtests.descriptors import Descriptors, Method
 from holdfast_loadtests.dispatch import Dispatcher, Work
+from holdfast_loadtests.exchanges import given_up
+from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.lives import Life, ReadyStep
 from holdfast_loadtests.records import RecordWriter
 from holdfast_loadtests.schedule import Tables, schedule
@@ -50,6 +52,7 @@ class Driver:
         self.seed = seed
         self.gave_up = False
         self.ended_by_stop = 0
+        self.unended = 0
         self.notes: Counter[str] = Counter()
         self.channels: Sequence[Channel] = ()
         self.dispatcher = Dispatcher(
@@ -64,6 +67,7 @@ class Driver:
         self._begin_limit_s = 2 * deadline_max_s + 1.0
         self._end_limit_s = deadline_max_s + 1.0
         self._loop = asyncio.get_running_loop()
+        self.expiry = Expiry(self._loop, expire)
         self._sleeping: dict[Life, tuple[asyncio.TimerHandle, Callable[[], None]]] = {}
 
     @property
@@ -72,7 +76,11 @@ class Driver:
         return self._begin_limit_s + self._end_limit_s
 
     async def drain(self) -> None:
-        """Nothing falls due from now on; waits for what was, gives up on what cannot begin, and records that."""
+        """Nothing falls due from now on; waits for what was due, and records what it gives up on.
+
+        What cannot begin was never sent. A call that is under way still, though its deadline must have passed, is
+        cancelled, and counted in `unended` too.
+        """
         self.dispatcher.stop()
         self.ended_by_stop = self.tally.ended
         for timer, wake in list(self._sleeping.values()):  # a step that was due by now is made, any other ends its life
@@ -82,6 +90,10 @@ class Driver:
             self._abandon(work, "the run ended before a user or its row was free")
         self.gave_up = True
         await self.dispatcher.wait_idle(self._end_limit_s)
+        for exchange in self.expiry.under_way():
+            was_sent = exchange.link is not None
+            self.unended += was_sent
+            exchange.stop(given_up(was_sent))
 
     def record_refused(self) -> None:
         """Records scenarios that the full backlog refused."""

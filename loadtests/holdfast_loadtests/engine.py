@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -94,6 +95,7 @@ class LoadRun:
         self._process = process
         self._out_dir = out_dir
         self._changed = threading.Condition()
+        self._ready_monotonic_s = 0.0
         self._latest: dict[str, dict[str, Any]] = {}
         self._ended = False
         self._reader = threading.Thread(target=self._read, name="load-events", daemon=True)
@@ -132,6 +134,11 @@ class LoadRun:
     def started_s(self) -> float:
         """When the schedule began, unix seconds."""
         return float(self._latest["ready"]["started_s"])
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the schedule began, by the monotonic clock: setting the time does not bend it."""
+        return time.monotonic() - self._ready_monotonic_s
 
     @property
     def pid(self) -> int:
@@ -178,6 +185,7 @@ class LoadRun:
             started_s=self.started_s,
             stopped_s=float(drained["stopped_s"]),
             cpu_share=float(drained["cpu_share"]),
+            unended=int(drained["unended"]),
         )
 
     def drain(self) -> Mapping[str, Any]:
@@ -246,6 +254,8 @@ class LoadRun:
                 break  # killed while it wrote
             told = json.loads(line)
             with self._changed:
+                if told["event"] == "ready":
+                    self._ready_monotonic_s = time.monotonic()
                 self._latest[told["event"]] = told
                 self._changed.notify_all()
         with self._changed:

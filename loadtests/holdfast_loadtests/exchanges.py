@@ -230,6 +230,13 @@ def expired(deadline_s: float, was_sent: bool, unsent_bytes: int = 0) -> Answer:
     return Answer("DeadlineExceeded", None, text, outcome="indefinite" if was_sent else "refused", broke="deadline")
 
 
+def given_up(was_sent: bool) -> Answer:
+    """The end of a call that was still under way when the load had waited for all of them long enough."""
+    if not was_sent:
+        return refused("the load ended while it waited for a connection or a stream", "other")
+    return _broken("Cancelled", "still under way when the load stopped waiting: nobody knows what came of it", "other")
+
+
 def _broken(code: str, details: str, broke: ErrorClass) -> Answer:
     return Answer(code, None, details, outcome="indefinite", broke=broke)
 

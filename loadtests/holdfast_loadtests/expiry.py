@@ -35,6 +35,10 @@ class Expiry:
         if deadline_s not in self._timers:
             self._timers[deadline_s] = self._loop.call_later(deadline_s, self._look, deadline_s)
 
+    def under_way(self) -> list[Exchange]:
+        """Every call that has not ended."""
+        return [exchange for lane in self._lanes.values() for exchange in lane]
+
     def close(self) -> None:
         """Stops watching."""
         for timer in self._timers.values():

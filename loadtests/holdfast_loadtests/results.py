@@ -20,7 +20,8 @@ class Results:
     `latency` has every call that ended, from when it was due; `failed` those of them whose answer was not as expected.
     `codes` counts calls by (method, code), `outcomes` by how much their end lets one conclude. `notes` are wrong
     answers in words, with their number; `wrong` are the definite ones among the failed. `ended_by_stop` are the
-    calls that had ended when the load did: a backlog that is answered afterwards is no throughput.
+    calls that had ended when the load did: a backlog that is answered afterwards is no throughput. `unended` of the
+    indefinite ones were still under way when the load stopped waiting for them.
     """
 
     seconds: float
@@ -31,6 +32,7 @@ class Results:
     codes: Mapping[tuple[str, str], int]
     outcomes: Mapping[str, int]
     never_sent: int
+    unended: int
     wrong: int
     notes: tuple[tuple[str, int], ...]
     cpu_share: float
@@ -94,6 +96,7 @@ class Results:
             "errors": self.errors,
             "wrong": self.wrong,
             "never_sent": self.never_sent,
+            "unended": self.unended,
             "outcomes": dict(self.outcomes),
             "codes": [{"method": method, "code": code, "count": n} for (method, code), n in sorted(self.codes.items())],
             "latency_ms": {**finite, "max": self.latency.max_us / 1000.0, "mean": mean_ms(self.latency)},
@@ -121,6 +124,7 @@ def results_of(drained: Mapping[str, Any], started_s: float) -> Results:
         codes=codes,
         outcomes=dict(drained["outcomes"]),
         never_sent=int(drained["never_sent"]),
+        unended=int(drained["unended"]),
         wrong=int(drained["wrong"]),
         notes=tuple((str(text), int(count)) for text, count in drained["notes"]),
         cpu_share=float(drained["cpu_share"]),

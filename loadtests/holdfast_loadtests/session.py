@@ -18,10 +18,9 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
-from holdfast_loadtests.channels import Channel, expire
+from holdfast_loadtests.channels import Channel
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.driver import Driver
-from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.exposition import Exposition
 from holdfast_loadtests.records import RecordWriter
 from holdfast_loadtests.security import Security
@@ -81,9 +80,8 @@ class Session:
         )
         descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
         self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, target, self._record)
-        self._expiry = Expiry(self._loop, expire)
         count = min(spec.connections or self._user_count, self._user_count)
-        self._driver.channels = [Channel(number, target, self._expiry) for number in range(count)]
+        self._driver.channels = [Channel(number, target, self._driver.expiry) for number in range(count)]
         self._stalls = Stalls()
         self._stopping = asyncio.Event()
         self._exiting = asyncio.Event()
@@ -123,7 +121,7 @@ class Session:
         await self._exiting.wait()
         for channel in driver.channels:
             channel.close()
-        self._expiry.close()
+        driver.expiry.close()
         metrics.close()
 
     def _found(self) -> dict[str, object]:
@@ -132,6 +130,7 @@ class Session:
         return {
             "stopped_s": driver.dispatcher.stop_s,
             "ended_by_stop": driver.ended_by_stop,
+            "unended": driver.unended,
             "stall_ms_max": self._stalls.longest_s * 1000.0,
             "outcomes": dict(driver.tally.outcomes),
             "wrong": driver.tally.wrong,

@@ -40,7 +40,8 @@ class LoadSummary:
 
     `counts` is by (phase, method, code), with the code NeverSent for calls that were due and not sent. `errors` are
     calls whose answer is not one that their step expects, never sent ones included; `wrong` of them were definite
-    answers, the first of which are in `wrong_answers`. `lag_p99_ms` is over baseline and recovery. `saturated` says why
+    answers, the first of which are in `wrong_answers`. `unended` calls were under way when the load stopped waiting:
+    they are recorded as Cancelled, indefinite. `lag_p99_ms` is over baseline and recovery. `saturated` says why
     the generator's numbers cannot be trusted, `""` where they can.
     """
 
@@ -51,6 +52,7 @@ class LoadSummary:
     ok: int
     errors: int
     never_sent: int
+    unended: int
     wrong: int
     requested_rps: float
     achieved_rps: float
@@ -70,6 +72,7 @@ def summarize(
     started_s: float,
     stopped_s: float,
     cpu_share: float,
+    unended: int = 0,
     judged_phases: Sequence[str] = JUDGED_PHASES,
 ) -> LoadSummary:
     """Adds a record up.
@@ -79,6 +82,7 @@ def summarize(
         started_s: when the first call could be due.
         stopped_s: when calls ceased to fall due.
         cpu_share: CPU seconds of the generator for each second of load.
+        unended: calls that were under way when the load stopped waiting.
         judged_phases: where the generator's lateness is judged.
     """
     every = tuple(calls)
@@ -98,6 +102,7 @@ def summarize(
         ok=sum(call.code == "OK" for call in sent),
         errors=sum(not call.expected for call in every),
         never_sent=len(every) - len(sent),
+        unended=unended,
         wrong=len(wrong),
         requested_rps=len(every) / length_s,
         achieved_rps=sum(call.sent_s <= stopped_s for call in sent) / length_s,  # a backlog sent later is no rate
@@ -129,6 +134,14 @@ def saturated(judged: Sequence[Call], lag_p99_ms: float, cpu_share: float) -> st
     if cpu_share > CPU_SHARE_MAX:
         return f"the load used {cpu_share:.0%} of its one core (at most {CPU_SHARE_MAX:.0%}): {LESS_LOAD}"
     return ""
+
+
+def unended_text(count: int) -> str:
+    """What calls without an end mean, and what to do."""
+    return (
+        f"{count} calls were still under way when the load stopped waiting, past their deadlines: nobody knows what "
+        "came of them. Look for a generator that was stopped or starved, then run again"
+    )
 
 
 def latencies(calls: Iterable[Call]) -> Latencies:

@@ -37,6 +37,7 @@ class Code(StrEnum):
     FAULT_INEFFECTIVE = "FAULT_INEFFECTIVE"
     FAULT_UNPROVEN = "FAULT_UNPROVEN"
     TOO_FEW_SAMPLES = "TOO_FEW_SAMPLES"
+    CALLS_UNENDED = "CALLS_UNENDED"
     NO_OBJECTIVES = "NO_OBJECTIVES"
     BASELINE_UNDECIDED = "BASELINE_UNDECIDED"
     CHECK_UNDECIDED = "CHECK_UNDECIDED"
@@ -138,6 +139,11 @@ REASONS: Final[Mapping[Code, ReasonKind]] = MappingProxyType(
             _U,
             "There are too few calls to decide an objective either way.",
             "Run longer or faster; 'holdfast plan' says how many calls are needed.",
+        ),
+        Code.CALLS_UNENDED: ReasonKind(
+            _U,
+            "Calls were still under way when the load stopped waiting, so their outcome is not known.",
+            "See whether the load generator was stopped or starved at the end, then run again.",
         ),
         Code.NO_OBJECTIVES: ReasonKind(
             _U,

@@ -20,6 +20,7 @@ from holdfast_loadtests.engine import LoadError, LoadPlan, LoadRun, Snapshot
 from holdfast_loadtests.results import SHARES, Results, results_of
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.spec import CONCURRENCY_MAX, LoadSpec
+from holdfast_loadtests.summary import unended_text
 from holdfast_loadtests.tables import load_table
 from holdfast_slo.durations import parse_duration
 
@@ -29,7 +30,8 @@ SHOWN_NOTES_MAX: Final = 10
 
 @click.command(
     epilog="Exit codes: 0 all that was asserted holds, no answer is other than --check and --expect say, and some are "
-    "right; 1 not so; 2 cannot tell: no calls, none answered, a saturated generator, or ended early; 3 wrong input."
+    "right; 1 not so; 2 cannot tell: no calls, none answered, calls without an end, a saturated generator, or ended "
+    "early; 3 wrong input."
 )
 @click.argument("target", metavar="HOST:PORT")
 @click.argument("call", metavar="PKG.SERVICE/METHOD")
@@ -87,17 +89,23 @@ def load(target: str, call: str, as_json: bool, assertions: tuple[str, ...], **o
     else:
         _show(results, verdicts)
     claimed = [not results.wrong] if options["checks"] or options["expect"] else []
-    return _exit_code(results, [*claimed, *(holds for _, holds, _ in verdicts)], ended_early)
+    return exit_code_of(results, [*claimed, *(holds for _, holds, _ in verdicts)], ended_early)
 
 
-def _exit_code(results: Results, held: Sequence[bool | None], ended_early: bool) -> int:
-    """Data that cannot be trusted first, then a violation: DESIGN's order for verdicts."""
+def exit_code_of(results: Results, held: Sequence[bool | None], ended_early: bool) -> int:
+    """The command's exit code: data that cannot be trusted first, then a violation, then what cannot be told.
+
+    Args:
+        results: what the load found.
+        held: whether each claim holds, None where that cannot be told.
+        ended_early: whether the user ended it.
+    """
     if results.saturated or ended_early or not results.ended:
         return EXIT_INCONCLUSIVE
     if False in held:
         return EXIT_FAIL
     answered = results.outcomes.get("ok", 0) + results.outcomes.get("definite", 0)
-    if None in held or not answered:
+    if None in held or not answered or results.unended:
         return EXIT_INCONCLUSIVE
     return EXIT_FAIL if results.failed.count == results.ended else 0
 
@@ -196,14 +204,13 @@ def _carry_out(plan: LoadPlan, length_s: float, folder: Path) -> tuple[Results, 
     """Runs the load. Returns what it found, and whether the user ended it before its time."""
     ended_early = False
     with LoadRun.start(plan, folder) as run:
-        end_s = time.monotonic() + length_s - (time.time() - run.started_s)
         console = Console(stderr=True)
         try:
             with Live(console=console, transient=True, auto_refresh=False) as live:
-                while (left_s := end_s - time.monotonic()) > 0 and run.alive():
+                while (left_s := length_s - run.elapsed_s) > 0 and run.alive():
                     time.sleep(min(left_s, 0.25))  # the load runs elsewhere: this is the length that was asked for
                     if console.is_terminal:
-                        live.update(_line(run.snapshot(), end_s - time.monotonic()), refresh=True)
+                        live.update(_line(run.snapshot(), length_s - run.elapsed_s), refresh=True)
         except KeyboardInterrupt:
             ended_early = True
         return results_of(run.drain(), run.started_s), ended_early
@@ -225,6 +232,8 @@ def _show(results: Results, verdicts: Sequence[tuple[Assertion, bool | None, str
         click.echo(f"{assertion.text}: {mark} ({found})")
     if results.saturated:
         click.echo(f"INCONCLUSIVE: {results.saturated}")
+    if results.unended:
+        click.echo(f"INCONCLUSIVE: {unended_text(results.unended)}")
 
 
 def _lines(results: Results) -> list[str]:
@@ -242,6 +251,7 @@ def _lines(results: Results) -> list[str]:
         "answers",
         *(f"  {count:9d}  {code:<18} {method}" for (method, code), count in sorted(results.codes.items())),
         *([f"  {results.never_sent:9d}  never sent"] if results.never_sent else []),
+        *([f"  {results.unended:9d}  of them still under way at the end (indefinite)"] if results.unended else []),
         *(f"  {count:9d}  wrong: {text}" for text, count in results.notes[:SHOWN_NOTES_MAX]),
         "",
         (

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
+from holdfast_loadtests.commands.load import load as load_command
 from holdfast_loadtests.histogram import Histogram
 from support.echo_server_process import EchoServer
 
@@ -106,3 +108,10 @@ def test_an_address_where_nothing_listens_is_wrong_input():
     done = load("127.0.0.1:1", LIST, "--rate", "1")
     assert done.returncode == 3
     assert "nothing that speaks gRPC answers there" in done.stderr
+
+
+def test_setting_the_time_does_not_change_how_long_a_load_lasts(server, monkeypatch, capsys):
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600.0)  # as where it is set while the load starts
+    load_command.main([server.address, LIST, "--users", "1", "--for", "1s", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["seconds"] >= 0.9

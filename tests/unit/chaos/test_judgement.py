@@ -7,10 +7,11 @@ import pytest
 
 from holdfast_chaos.experiment import JudgedObjective, load_experiment
 from holdfast_chaos.faults.latency import LatencyFault, LatencySpec
-from holdfast_chaos.judgement import Readings, answers_check, fault_results, reconciliation, recovery_result
+from holdfast_chaos.judgement import Readings, answers_check, conclude, fault_results, reconciliation, recovery_result
 from holdfast_chaos.probe import ProbeSample
 from holdfast_chaos.runner import Evidence, FaultRecord
 from holdfast_loadtests.records import Call
+from holdfast_loadtests.summary import summarize
 from holdfast_slo.openslo import load_objective, packaged_objectives
 from holdfast_slo.phases import PhaseWindow
 
@@ -124,3 +125,13 @@ def test_a_fault_that_was_never_healed_is_judged_until_the_end_of_the_run() -> N
     found.control = [ProbeSample(n / 20, 2.0) for n in range(800)]
     (result,) = fault_results(found, slowed, {})
     assert result.verdict == "EFFECTIVE", result.proof
+
+
+@pytest.mark.parametrize(("unended", "told"), [(0, False), (3, True)])
+def test_calls_without_an_end_are_a_reason_not_to_pass(unended: int, told: bool) -> None:
+    found = evidence((10, 20), end_s=60)
+    seen = calls(60)
+    found.load = summarize(seen, started_s=0.0, stopped_s=60.0, cpu_share=0.1, unended=unended)
+    verdict = conclude(load_experiment("fleet-under-fire"), found, Readings(), seen, {}, "holdfast run", 61.0)
+    assert ("CALLS_UNENDED" in {reason.code for reason in verdict.reasons}) is told
+    assert verdict.exit_code == 2

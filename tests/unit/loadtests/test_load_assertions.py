@@ -4,6 +4,7 @@ import pytest
 
 from holdfast.cli import InputError
 from holdfast_loadtests.assertions import parse_assertion
+from holdfast_loadtests.commands.load import exit_code_of
 from holdfast_loadtests.histogram import Histogram
 from holdfast_loadtests.results import Results, results_of
 
@@ -15,7 +16,7 @@ def histogram_of(*values_ms):
     return histogram
 
 
-def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1, late=0):
+def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1, late=0, unended=0):
     return Results(
         seconds=10.0,
         ended_by_stop=len(good_ms) + len(bad_ms) - late,
@@ -25,6 +26,7 @@ def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1, l
         codes={("p.S/M", "OK"): len(good_ms)},
         outcomes={"ok": len(good_ms), "indefinite": len(bad_ms)},
         never_sent=never_sent,
+        unended=unended,
         wrong=0,
         notes=(),
         cpu_share=cpu_share,
@@ -108,6 +110,14 @@ def test_each_sign_of_saturation_says_what_to_do():
     assert "raise `concurrency`" in results(HUNDRED, never_sent=10).saturated
 
 
+@pytest.mark.parametrize(("held", "code"), [([], 2), ([True], 2), ([True, False], 1)])
+def test_calls_without_an_end_never_pass_and_hide_no_violation(held, code):
+    found = results(HUNDRED, bad_ms=[5.0], unended=1)
+    assert exit_code_of(found, held, ended_early=False) == code
+    assert exit_code_of(results(HUNDRED, bad_ms=[5.0]), [True], ended_early=False) == 0
+    assert found.as_json()["unended"] == 1
+
+
 def test_results_add_up_what_the_generator_says_of_methods_codes_and_phases():
     ok, bad = histogram_of(1.0, 2.0), histogram_of(3.0)
     drained = {
@@ -122,6 +132,7 @@ def test_results_add_up_what_the_generator_says_of_methods_codes_and_phases():
         "lag": [["a", ok.as_json()], ["b", bad.as_json()]],
         "outcomes": {"ok": 2, "definite": 1},
         "never_sent": 0,
+        "unended": 0,
         "notes": [["M Aborted: why", 1]],
         "cpu_share": 0.5,
         "stall_ms_max": 1.0,

@@ -4,73 +4,16 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Callable
 
 import pytest
 
-from holdfast.http2 import Connection, ConnectionFailedError, ErrorCode, Events, Limits, Stream, encode
+from holdfast.http2 import ErrorCode, Limits, encode
 from holdfast_loadtests import channels
 from holdfast_loadtests.channels import Channel, Prepared, expire, frame
 from holdfast_loadtests.exchanges import MESSAGE_BYTES_MAX, Answer
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.targets import Target, timeout_text
-
-HEADERS = encode([(b":status", b"200"), (b"content-type", b"application/grpc")])
-
-
-def trailers(status: bytes, message: bytes = b"") -> bytes:
-    return encode([(b"grpc-status", status), *([(b"grpc-message", message)] if message else [])])
-
-
-class Served(Stream):
-    def __init__(self, owner: "ServerSide", fields) -> None:
-        self.owner = owner
-        self.fields = fields
-        self.data = b""
-
-    def on_data(self, data: bytes, ends: bool) -> None:
-        self.data += data
-        if ends:
-            self.owner.answer(self)
-
-
-class ServerSide(asyncio.Protocol, Events):
-    """A connection of a gRPC server that answers as it is told."""
-
-    def __init__(self, answer: Callable[["ServerSide", Served], None], limits: Limits | None = None) -> None:
-        self._answer = answer
-        self.codec = Connection(is_server=True, events=self, limits=limits or Limits())
-        self.streams: list[Served] = []
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport) -> None:
-        self.transport = transport
-        self.flush()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.codec.receive(data)
-        except ConnectionFailedError:
-            self.transport.close()
-        self.flush()
-
-    def on_stream(self, fields) -> Stream:
-        self.streams.append(Served(self, fields))
-        return self.streams[-1]
-
-    def answer(self, stream: Served) -> None:
-        self._answer(self, stream)
-        self.flush()
-
-    def flush(self) -> None:
-        if self.codec.has_output and not self.transport.is_closing():
-            self.transport.write(self.codec.take_output())
-
-    def ok(self, stream: Served, *messages: bytes) -> None:
-        self.codec.send_headers(stream, HEADERS)
-        for message in messages:
-            self.codec.send(stream, frame([message]))
-        self.codec.send_headers(stream, trailers(b"0"), ends=True)
+from support.codec_server import HEADERS, Served, ServerSide, trailers, until
 
 
 class Bench:
@@ -128,13 +71,6 @@ def replying(block: bytes, *data: bytes, then: bytes | None = None):
 
 def resetting(code: ErrorCode):
     return lambda side, stream: side.codec.reset(stream, code)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what no event tells; ten seconds at most."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # see above
-            await asyncio.sleep(0.01)
 
 
 ONLY_TRAILERS = encode(
