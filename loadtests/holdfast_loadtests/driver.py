@@ -59,7 +59,7 @@ class Driver:
             schedule(spec, tables, seed), self.clock, closed=spec.users is not None, begin=self._begin
         )
         self.steps = {
-            name: tuple(_ready(step, target, keeps_digest=record is not None) for step in steps)
+            name: tuple(_ready(name, step, target, keeps_digest=record is not None) for step in steps)
             for name, steps in compile_calls(spec, descriptors).items()
         }
         self.rows = {scenario.name: tables.get(scenario.table or "", ()) for scenario in spec.all_scenarios()}
@@ -138,7 +138,7 @@ class Driver:
         Life(self, -1, work, self.channels[0], self.clock.now_s()).abandon(why)
 
 
-def _ready(step: CompiledStep, target: Target, keeps_digest: bool) -> ReadyStep:
+def _ready(scenario: str, step: CompiledStep, target: Target, keeps_digest: bool) -> ReadyStep:
     method = step.method
     prepared = Prepared(
         block=target.block(method.path, step.deadline_s),
@@ -146,4 +146,4 @@ def _ready(step: CompiledStep, target: Target, keeps_digest: bool) -> ReadyStep:
         takes_many=method.grpc_type in ("server_stream", "bidi_stream"),
         receive=step.step.receive,
     )
-    return ReadyStep(step, prepared, keeps_digest)
+    return ReadyStep(scenario, step, prepared, keeps_digest)

@@ -16,7 +16,7 @@ from holdfast_loadtests.codes import NEVER_SENT
 from holdfast_loadtests.dispatch import Work
 from holdfast_loadtests.draws import Draws
 from holdfast_loadtests.exchanges import Answer
-from holdfast_loadtests.records import Call
+from holdfast_loadtests.records import RecordWriter, end_of, labels_of
 from holdfast_loadtests.schedule import NO_ROW
 from holdfast_loadtests.templates import Scope
 
@@ -34,9 +34,23 @@ NO_CONNECTION: Final = -1
 class ReadyStep:
     """A step with what every call of it shares: header block, and the framed messages where they never change."""
 
-    __slots__ = ("after_s", "compiled", "constant", "digest", "expect", "lane", "phase", "prepared", "until_definite_s")
+    __slots__ = (
+        "_labels",
+        "_scenario",
+        "after_s",
+        "compiled",
+        "constant",
+        "digest",
+        "expect",
+        "lane",
+        "phase",
+        "prepared",
+        "until_definite_s",
+    )
 
-    def __init__(self, compiled: CompiledStep, prepared: Prepared, keeps_digest: bool) -> None:
+    def __init__(self, scenario: str, compiled: CompiledStep, prepared: Prepared, keeps_digest: bool) -> None:
+        self._scenario = scenario
+        self._labels: dict[str, str] = {}
         self.compiled = compiled
         self.prepared = prepared
         self.expect = frozenset(compiled.step.expect)
@@ -48,6 +62,15 @@ class ReadyStep:
         self.digest = digest(bodies) if bodies is not None and keeps_digest else ""
         self.phase = ""
         self.lane: Lane | None = None
+
+    def labels(self, phase: str) -> str:
+        """What lines of its calls in a phase have in common, in the record."""
+        found = self._labels.get(phase)
+        if found is None:
+            method = self.compiled.method
+            labels = labels_of(phase, self._scenario, method.service, method.name, method.grpc_type)
+            found = self._labels[phase] = labels
+        return found
 
 
 class Life:
@@ -162,7 +185,7 @@ class Life:
         self._lane.end(answer.code, done_s - self._due_s, not wrong)
         driver.tally.judge(answer.outcome, not wrong)
         if driver.record is not None:
-            driver.record.write(self._call(answer, wrong, done_s))
+            self._write(driver.record, answer, wrong, done_s)
         elif wrong:
             driver.note(ready.compiled.method, answer.code, wrong)
         self.free_s = done_s
@@ -223,37 +246,29 @@ class Life:
         self._lane.never_sent += 1
         driver.tally.judge("never_sent", expected=False)
         if driver.record is not None:
-            driver.record.write(self._call(answer, answer.details, now_s))
+            self._write(driver.record, answer, answer.details, now_s)
 
     def _scope(self) -> Scope:
         driver, due = self._driver, self.work.due
         row = driver.rows[due.scenario.name][due.row_index] if due.row_index != NO_ROW else {}
         return Scope(row, self._captured, due.ordinal, Draws(driver.seed, due.ordinal, self._position))
 
-    def _call(self, answer: Answer, wrong: str, done_s: float) -> Call:
-        due, method = self.work.due, self._steps[self._position].compiled.method
-        return Call(
-            ordinal=due.ordinal,
-            step=self._position,
-            attempt=self._attempt,
-            phase=self._phase,
-            scenario=due.scenario.name,
-            row=due.row_index,
-            service=method.service,
-            method=method.name,
-            type=method.grpc_type,
-            due_s=self._due_s,
-            sent_s=self._sent_s,
-            done_s=done_s,
-            lag_ms=self._lag_s * 1000.0,
-            code=answer.code,
-            outcome=answer.outcome,
-            expected=not wrong,
-            connection=NO_CONNECTION if answer.code == NEVER_SENT else self._channel.number,
-            error_class=answer.broke,
-            request=self._digest,
-            note=wrong or answer.details,
+    def _write(self, record: RecordWriter, answer: Answer, wrong: str, done_s: float) -> None:
+        due, ready = self.work.due, self._steps[self._position]
+        is_sent = answer.code != NEVER_SENT
+        numbers = (
+            due.ordinal,
+            self._position,
+            self._attempt,
+            due.row_index,
+            self._channel.number if is_sent else NO_CONNECTION,
+            int(self._due_s * 1e6 + 0.5),
+            int(self._sent_s * 1e6 + 0.5),
+            int(done_s * 1e6 + 0.5),
+            int(self._lag_s * 1e6 + 0.5),
         )
+        end = end_of(answer.code, answer.outcome, not wrong, answer.broke, wrong or answer.details)
+        record.write(numbers, self._digest, ready.labels(self._phase) + end)
 
 
 def digest(bodies: Sequence[bytes]) -> str:

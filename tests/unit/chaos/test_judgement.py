@@ -1,7 +1,6 @@
 """What the parts of a verdict say follows from calls and times alone."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 
@@ -25,7 +24,7 @@ def call(due_s: float = 0.0, code: str = "OK", **changes: object) -> Call:
         due_s=due_s, sent_s=due_s, done_s=due_s + 0.01, lag_ms=0.0, code=code, outcome="ok", expected=True,
         connection=0, error_class="", request="", note="",
     )  # fmt: skip
-    return replace(whole, **changes)
+    return whole._replace(**changes)
 
 
 def calls(end_s: float, bad: Iterable[tuple[float, float]] = ()) -> list[Call]:
@@ -114,14 +113,14 @@ def test_a_call_that_was_never_answered_is_no_wrong_answer_but_no_proof_either()
 
 
 def test_calls_that_were_never_sent_keep_a_service_from_having_recovered() -> None:
-    never = [replace(one, code="NeverSent") if 10 <= one.due_s < 60 else one for one in calls(60)]
+    never = [one._replace(code="NeverSent") if 10 <= one.due_s < 60 else one for one in calls(60)]
     assert recovery(evidence((10, 20), end_s=60), never)[0] == "FAIL"
 
 
 def test_a_fault_that_was_never_healed_is_judged_until_the_end_of_the_run() -> None:
     found = evidence((20, None), end_s=40)
     found.windows.insert(0, PhaseWindow("baseline", 0.0, 15.0))
-    slowed = [replace(one, done_s=one.sent_s + 0.11) if one.sent_s >= 20 else one for one in calls(40)]
+    slowed = [one._replace(done_s=one.sent_s + 0.11) if one.sent_s >= 20 else one for one in calls(40)]
     found.control = [ProbeSample(n / 20, 2.0) for n in range(800)]
     (result,) = fault_results(found, slowed, {})
     assert result.verdict == "EFFECTIVE", result.proof

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_loadtests.records import Call, RecordError, RecordWriter, read_calls
+from holdfast_loadtests.records import Call, RecordError, RecordWriter, end_of, labels_of, read_calls
 from holdfast_loadtests.summary import distinct_rows, latencies, saturated, summarize, timeline
 
 
@@ -18,13 +18,24 @@ def call(ordinal=0, **parts):
     return Call(**{**values, **parts})
 
 
+def write(writer, call):
+    times = (round(at_s * 1e6) for at_s in (call.due_s, call.sent_s, call.done_s))
+    numbers = (*call[:5], *times, round(call.lag_ms * 1e3))
+    labels = labels_of(call.phase, call.scenario, call.service, call.method, call.type)
+    writer.write(
+        numbers, call.request, labels + end_of(call.code, call.outcome, call.expected, call.error_class, call.note)
+    )
+
+
 @given(st.text(max_size=60), st.floats(0, 2e9), st.booleans())
 def test_a_call_is_read_back_as_it_was_written(tmp_path_factory, note, at_s, expected):
     path = tmp_path_factory.mktemp("record") / "calls.csv.gz"
     note = note.encode("utf-8", "ignore").decode().replace("\0", "")
-    written = call(note=note.replace("\r", " ").replace("\n", " "), done_s=round(at_s, 6), expected=expected)
+    written = call(
+        note=note.replace("\r", " ").replace("\n", " "), done_s=round(at_s, 6), expected=expected, phase='a "b", c'
+    )
     writer = RecordWriter(path)
-    writer.write(written)
+    write(writer, written)
     writer.close()
     assert list(read_calls(path)) == [written]
 
@@ -33,10 +44,10 @@ def test_what_was_flushed_is_readable_though_the_writer_died(tmp_path):
     path = tmp_path / "calls.csv.gz"
     writer = RecordWriter(path)
     for ordinal in range(500):
-        writer.write(call(ordinal))
+        write(writer, call(ordinal))
     writer.flush()
     for ordinal in range(500, 3000):
-        writer.write(call(ordinal))
+        write(writer, call(ordinal))
     writer.flush()
     whole = path.read_bytes()
     for size in (len(whole), len(whole) - 1, len(whole) - 777, len(whole) // 2):
