@@ -10,6 +10,8 @@ from benchmarks import (
     fleet_bringup,
     http2_codec,
     keepalive,
+    load_cpu,
+    omission,
     register_durable,
     restart,
     watch_fanout,
@@ -26,6 +28,8 @@ KNOWN: dict[str, tuple[Run, Run]] = {
     "restart": (restart.run, lambda: restart.run(rounds=2, agents=500)),
     "coordination": (coordination.run, lambda: coordination.run(rounds=2, round_s=0.2)),
     "http2_codec": (http2_codec.run, lambda: http2_codec.run(rounds=2, calls=200)),
+    "load_cpu": (load_cpu.run, lambda: load_cpu.run(rounds=2, round_s=1, rate=200)),
+    "omission": (omission.run, lambda: omission.run(rounds=1, run_s=12, frozen_s=2)),
     "fleet_100k": (fleet_100k.run, lambda: fleet_100k.run(agents=5000, calls=5, watchers=3)),
 }
 """Each as it is meant, and as short as it can be: figures of the short form say nothing."""

@@ -1,18 +1,12 @@
 """etcd as a peer: a process of its own, fsync on, and the few messages of its API that benchmarks send, as bytes."""
 
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.processes import Running
+from benchmarks.processes import TOOLS, Running, free_ports, start_program
 
-TOOLS = Path(os.environ.get("HOLDFAST_TOOLS") or Path(__file__).parents[2] / ".tools")
 BINARY = TOOLS / "bin" / "etcd"
-READY_WITHIN_S = 120.0
 
 TXN_PUTS_MAX = 128
 """Most operations of one transaction: the default of `--max-txn-ops`."""
@@ -24,30 +18,13 @@ def start(stack: ExitStack, folder: Path) -> Running:
     Raises:
         RuntimeError: It did not come up; its log is quoted.
     """
-    client, peer = _free_ports(2)
-    address, log_file = f"127.0.0.1:{client}", folder / "etcd.log"
+    client, peer = free_ports(2)
+    address = f"127.0.0.1:{client}"
     command = [str(BINARY), "--data-dir", str(folder / "etcd"), "--log-level", "error"]
     command += ["--listen-client-urls", f"http://{address}", "--advertise-client-urls", f"http://{address}"]
     command += ["--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls"]
     command += [f"http://127.0.0.1:{peer}", "--initial-cluster", f"default=http://127.0.0.1:{peer}"]
-    with log_file.open("wb") as log:
-        # One core, and told so: a Go program that believes in two would run its collector on the second.
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, "GOMAXPROCS": "1"}, preexec_fn=_on_first_core
-        )
-    stack.callback(process.wait, 30)
-    stack.callback(process.terminate)
-    deadline_s = time.monotonic() + READY_WITHIN_S
-    while not _listens(client):
-        if time.monotonic() > deadline_s or process.poll() is not None:
-            raise RuntimeError(f"etcd did not come up: {log_file.read_text()[-2000:]}")
-        time.sleep(0.02)
-    return Running(address, process)
-
-
-def _on_first_core() -> None:
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {0})
+    return start_program(stack, command, address, folder / "etcd.log")
 
 
 def put_all(puts: Sequence[tuple[bytes, bytes, int]]) -> bytes:
@@ -129,17 +106,3 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         value |= (data[position] & 127) << shift
         position, shift = position + 1, shift + 7
     return value | data[position] << shift, position + 1
-
-
-def _free_ports(count: int) -> list[int]:
-    """etcd cannot say which port it took, so free ones are named to it; a taken one ends it, which is reported."""
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in held:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in held]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

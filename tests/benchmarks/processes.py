@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 READY_WITHIN_S = 120.0
 """Most time for a server to serve; with 100 000 agents on a busy machine it takes its time."""
+
+TOOLS = Path(os.environ.get("HOLDFAST_TOOLS") or Path(__file__).parents[2] / ".tools")
+"""Where peers are installed."""
 
 SERVE = ("-m", "holdfast", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
 
@@ -49,6 +53,43 @@ def start(stack: ExitStack, folder: Path, name: str, arguments: Sequence[str]) -
             raise RuntimeError(f"{name} did not come up: {log_file.read_text()[-2000:]}")
         time.sleep(0.005)
     return Running(str(json.loads(ready.read_text())["grpc"]), process)
+
+
+def start_program(stack: ExitStack, command: Sequence[str], address: str, log_file: Path) -> Running:
+    """Starts a Go program on the first core, and waits until it listens at an address. It ends with the stack.
+
+    Raises:
+        RuntimeError: It did not come up; its log is quoted.
+    """
+    with log_file.open("wb") as log:
+        # One core, and told so: a Go program that believes in two would run its collector on the second.
+        environment = {**os.environ, "GOMAXPROCS": "1"}
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, preexec_fn=lambda: pin(0, 0)
+        )
+    stack.callback(process.wait, 30)
+    stack.callback(process.terminate)
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    while not _listens(address):
+        if time.monotonic() > deadline_s or process.poll() is not None:
+            raise RuntimeError(f"{command[0]} did not come up: {log_file.read_text()[-2000:]}")
+        time.sleep(0.02)
+    return Running(address, process)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports for programs that cannot say which they took; a taken one ends them, which is reported."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in held]
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def start_ours(stack: ExitStack, folder: Path, store: str = "", *more: str) -> Running:

@@ -22,6 +22,9 @@ COMPARED = {
 }
 """The peer of each, and how many lines it prints."""
 
+GENERATORS = {"load_cpu": 5, "omission": 3}
+"""Those that hold our generator of load against others: how many lines each prints."""
+
 FIELDS = {"name", "peer", "metric", "ours", "theirs", "unit", "ratio", "ci_low", "ci_high", "rounds"}
 
 
@@ -47,6 +50,17 @@ def test_a_benchmark_prints_a_line_for_each_metric_with_both_sides_and_their_rat
             assert isinstance(value, float)
             assert math.isfinite(value)
         assert line["rounds"] in (1, 2)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_benchmark_of_load_generators_prints_a_line_for_each_peer(name: str) -> None:
+    lines = lines_of("--short", name)
+
+    assert len({(line["peer"], line["metric"]) for line in lines}) == len(lines) == GENERATORS[name]
+    for line in lines:
+        assert set(line) == FIELDS
+        assert line["name"] == name
+        assert all(isinstance(line[side], float) for side in ("ours", "theirs", "ratio"))
 
 
 def test_a_benchmark_without_a_peer_prints_figures_in_the_same_fields() -> None:

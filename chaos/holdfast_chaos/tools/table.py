@@ -17,6 +17,19 @@ def _everywhere(recipe: Recipe) -> dict[Platform, Recipe]:
     return {"debian": recipe, "macos": recipe, "other": recipe}
 
 
+def _ghz(name: str, version: str, accepts: Accepts) -> ToolSpec:
+    package = "github.com/bojand/ghz/cmd/ghz"
+    return ToolSpec(
+        name=name,
+        purpose="a peer in the benchmarks of the load engine",
+        pinned=version,
+        accepts=accepts,
+        version_args=("--version",),
+        version_regex=r"^v?(\d+\.\d+\.\d+)",
+        recipes=_everywhere(GoInstall(package, version, built_as="ghz", version_variable="main.version")),
+    )
+
+
 _SPECS = (
     ToolSpec(
         name="toxiproxy-server",
@@ -105,6 +118,9 @@ _SPECS = (
             )
         ),
     ),
+    _ghz("ghz", "0.120.0", Accepts("0.100", "1")),
+    # Versions after this one cost twice as much processor time for each call.
+    _ghz("ghz-0.93", "0.93.0", Accepts("0.93", "0.94")),
     ToolSpec(
         name="grpc-interop-server",
         purpose="answers load as grpc-go does, in tests and benchmarks",
