@@ -70,6 +70,12 @@ class Channel:
         self._redial: asyncio.TimerHandle | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._all_gone = asyncio.Event()
+
+    @property
+    def failure(self) -> str:
+        """Why the last attempt to connect failed; `""` where it did not."""
+        return self._failure
 
     async def connect(self) -> str:
         """Dials, and waits for the server's settings. Returns why that failed, `""` where it did not."""
@@ -108,8 +114,13 @@ class Channel:
         if self._dialling is not None:
             self._dialling.cancel()
         for link in list(self._links):
-            link.close("the load closed its connections")
+            self._let_go(link, "the load closed its connections")
         self._fail_waiting(refused("the load closed its connections"))
+
+    async def wait_closed(self) -> None:
+        """After `close`: until its sockets are closed, which servers that do not read hold up for two seconds."""
+        if self._links:
+            await self._all_gone.wait()
 
     # As the owner of links.
 
@@ -133,6 +144,8 @@ class Channel:
     def on_lost(self, link: Link) -> None:
         """A connection has ended."""
         self._links.discard(link)
+        if self._is_closed and not self._links:
+            self._all_gone.set()
         if link is self._link:
             self._link = None
             self._dial_again(link)
@@ -216,14 +229,19 @@ class Channel:
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else text
         if link.is_ready:  # also where its settings came with the limit
             return
-        link.close()
-        self._links.discard(link)
+        self._let_go(link, "this end gave the connection up")
         self._failure = f"failed to connect to {self._target.address}: {why}"
         self._broke = broke
         self._failures += 1
         self._fail_waiting(refused(self._failure, broke))
         if not self._is_closed:
             self._dial_in(self._pause_s())
+
+    def _let_go(self, link: Link, why: str) -> None:
+        """Closes a connection; it is kept until its socket is closed, if it got one."""
+        link.close(why)
+        if not link.is_open:
+            self._links.discard(link)
 
     async def _connect(self, link: Link) -> None:
         target = self._target

@@ -27,6 +27,7 @@ from holdfast_loadtests.reflection import fetch
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.summary import LoadSummary, summarize
+from holdfast_loadtests.targets import target_of
 
 ENGINE: Final = "holdfast http2"
 """What makes the load: gRPC at the level of HTTP/2 frames, on uvloop."""
@@ -49,7 +50,8 @@ class LoadPlan:
 
     `target` is `host:port`; `descriptors` a serialised FileDescriptorSet, asked of the target by reflection where
     empty. Calls due before the first `set_phase` belong to `first_phase`. Without `security` there is no TLS;
-    `authority` is what the server is to be called, the target where empty; `metadata` goes with every call. Without
+    `authority` is what the server is to be called, the target where empty; `metadata` goes with every call, values of
+    names that end in `-bin` in base64. Without
     `records` only totals and histograms are kept, in bounded memory.
     """
 
@@ -112,9 +114,11 @@ class LoadRun:
         Raises:
             InputError: the target has no usable reflection (where the plan has no descriptors), or the load does not
                 fit its methods and messages; nothing was started.
+            ValueError: the plan's metadata is none that gRPC has.
             LoadError: the process did not become ready.
         """
-        descriptors = plan.descriptors or fetch(plan.target, security=plan.security).file_set
+        target = target_of(plan.target, plan.security, plan.authority, plan.metadata)
+        descriptors = plan.descriptors or fetch(target).file_set
         compile_calls(plan.spec, Descriptors(descriptors), plan.tables)
         run = cls(_spawn(out_dir), out_dir)
         try:

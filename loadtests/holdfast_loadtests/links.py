@@ -64,6 +64,11 @@ class Link(asyncio.Protocol, Events):
         self._began = b""
         self._why = ""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a socket."""
+        return self._transport is not None
+
     def flush_soon(self) -> None:
         """Sends what the codec has once this turn of the loop is over: one system call for all calls made in it."""
         if not self._flush_due:

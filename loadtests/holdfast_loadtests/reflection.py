@@ -1,18 +1,21 @@
-"""A target's descriptors, asked of the target itself by gRPC server reflection."""
+"""A target's descriptors, asked of the target itself by gRPC server reflection, over the engine's own connections.
 
-import queue
-from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+So reflection has the same TLS, authority and metadata as the load, and the same words for what is wrong.
+"""
 
-import grpc
+import asyncio
+from typing import Final
+
 from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast.cli import InputError
+from holdfast_loadtests.channels import Channel, Prepared, expire, frame
 from holdfast_loadtests.descriptors import Descriptors
-from holdfast_loadtests.security import Security
+from holdfast_loadtests.exchanges import Answer
+from holdfast_loadtests.expiry import Expiry
+from holdfast_loadtests.targets import Target
 
 PROTOCOLS: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 """Asked in this order; their messages are the same on the wire."""
@@ -21,106 +24,120 @@ FILES_MAX: Final = 2_000
 """More files than any real service has: a server that keeps naming new ones is broken."""
 
 _PROBLEMS: Final = {
-    grpc.StatusCode.UNIMPLEMENTED: "it has no server reflection. Turn it on in the server: the load is made from it",
-    grpc.StatusCode.UNAVAILABLE: "nothing that speaks gRPC answers there. Start it first, or check the address",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "it did not answer in time. Check that the address is a gRPC server's",
+    "Unimplemented": "it has no server reflection. Turn it on in the server, or give its descriptors with --protoset",
+    "DeadlineExceeded": "it did not answer in time. Check that the address is a gRPC server's",
 }
 
 
-def fetch(address: str, timeout_s: float = 5.0, security: Security | None = None) -> Descriptors:
-    """Descriptors of every service at `host:port`, reflection's own left out.
+def fetch(target: Target, timeout_s: float = 5.0) -> Descriptors:
+    """Descriptors of every service of a target, reflection's own left out. Not to be called where an event loop runs.
 
     Args:
-        address: where the server listens.
-        timeout_s: limit for the whole conversation.
-        security: TLS, if any.
+        target: where it listens, its TLS and the metadata it wants.
+        timeout_s: limit for the whole conversation, from when the connection is made.
 
     Raises:
         InputError: nothing answers there, or it has no usable reflection.
     """
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-    with _channel(address, security, options) as channel:
-        for protocol in PROTOCOLS:
-            try:
-                with _Conversation(channel, protocol, timeout_s) as conversation:
-                    return Descriptors(_file_set(conversation).SerializeToString())
-            except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNIMPLEMENTED or protocol == PROTOCOLS[-1]:
-                    raise _unusable(address, error) from error
-    raise AssertionError("the last protocol either answers or raises")
+    return Descriptors(asyncio.run(_fetch(target, timeout_s)).SerializeToString())
 
 
-def _channel(address: str, security: Security | None, options: list[tuple[str, int]]) -> grpc.Channel:
-    if security is None:
-        return grpc.insecure_channel(address, options=options)
-    security.context()  # names the file that is no good
-    ca, key, cert = (Path(name).read_bytes() if name else None for name in (security.ca, security.key, security.cert))
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), options=options)
+async def _fetch(target: Target, timeout_s: float) -> descriptor_pb2.FileDescriptorSet:
+    expiry = Expiry(asyncio.get_running_loop(), expire)
+    channel = Channel(0, target, expiry)
+    try:
+        if failure := await channel.connect():
+            raise _unusable(
+                target, f"nothing that speaks gRPC answers there: {failure}. Start it, or check the address"
+            )
+        return await _Conversation(channel, target, timeout_s).file_set()
+    finally:
+        channel.close()
+        expiry.close()
+        await channel.wait_closed()
 
 
-def _unusable(address: str, error: grpc.RpcError) -> InputError:
-    problem = _PROBLEMS.get(error.code(), f"it answered {error.code().name}: {error.details()}")
-    return InputError(f"cannot learn the services of {address} by gRPC reflection: {problem}.")
+def _unusable(target: Target, problem: str) -> InputError:
+    return InputError(f"cannot learn the services of {target.address} by gRPC reflection: {problem}.")
 
 
 class _Conversation:
-    """Questions and answers, one at a time, on one reflection stream."""
+    """Questions and answers, one at a time, each a call of its own."""
 
-    def __init__(self, channel: grpc.Channel, protocol: str, timeout_s: float) -> None:
-        self._questions: queue.SimpleQueue[reflection_pb2.ServerReflectionRequest | None] = queue.SimpleQueue()
-        call = channel.stream_stream(
-            f"/{protocol}/ServerReflectionInfo",
-            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
-            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-        )
-        self._answers = call(iter(self._questions.get, None), timeout=timeout_s)
+    def __init__(self, channel: Channel, target: Target, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._channel = channel
+        self._target = target
+        self._timeout_s = timeout_s
+        self._ends_s = self._loop.time() + timeout_s
+        self._protocol = PROTOCOLS[0]
 
-    def __enter__(self) -> Self:
-        return self
+    async def file_set(self) -> descriptor_pb2.FileDescriptorSet:
+        """The files of every service, those they need first."""
+        files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+        for service in await self._services():
+            if not service.startswith("grpc.reflection."):
+                files.update((file.name, file) for file in await self._files_of(service))
+        wanted = [name for file in files.values() for name in file.dependency]
+        while wanted:
+            name = wanted.pop()
+            if name not in files:
+                for file in [_well_known(name)] if _is_well_known(name) else await self._files_by_name(name):
+                    files[file.name] = file
+                    wanted.extend(file.dependency)
+            if len(files) > FILES_MAX:
+                raise _unusable(self._target, f"it names more than {FILES_MAX} files. Check its reflection service")
+        return descriptor_pb2.FileDescriptorSet(file=_in_order(files))
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._questions.put(None)
-        self._answers.cancel()
+    async def _services(self) -> list[str]:
+        question = reflection_pb2.ServerReflectionRequest(list_services="*")
+        answer = await self._ask(question)
+        if answer.code == "Unimplemented":  # an older server
+            self._protocol = PROTOCOLS[1]
+            answer = await self._ask(question)
+        return [service.name for service in self._response(answer).list_services_response.service]
 
-    def services(self) -> list[str]:
-        answer = self._ask(reflection_pb2.ServerReflectionRequest(list_services="*"))
-        return [service.name for service in answer.list_services_response.service]
+    async def _files_of(self, service: str) -> list[descriptor_pb2.FileDescriptorProto]:
+        """None where the server lists a service that it cannot describe: the load may not need it."""
+        response = await self._respond(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service))
+        return self._files(response)
 
-    def files_of_symbol(self, symbol: str) -> Iterator[descriptor_pb2.FileDescriptorProto]:
-        yield from self._files(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+    async def _files_by_name(self, name: str) -> list[descriptor_pb2.FileDescriptorProto]:
+        response = await self._respond(reflection_pb2.ServerReflectionRequest(file_by_filename=name))
+        if response.HasField("error_response"):
+            raise _unusable(self._target, f"it does not know {name!r}: {response.error_response.error_message}")
+        return self._files(response)
 
-    def files_by_name(self, name: str) -> Iterator[descriptor_pb2.FileDescriptorProto]:
-        yield from self._files(reflection_pb2.ServerReflectionRequest(file_by_filename=name))
+    def _files(self, response: reflection_pb2.ServerReflectionResponse) -> list[descriptor_pb2.FileDescriptorProto]:
+        raw = response.file_descriptor_response.file_descriptor_proto
+        try:
+            return [descriptor_pb2.FileDescriptorProto.FromString(each) for each in raw]
+        except DecodeError as error:
+            raise _unusable(self._target, f"its reflection gave what is no file's descriptor: {error}") from error
 
-    def _files(self, question: reflection_pb2.ServerReflectionRequest) -> Iterator[descriptor_pb2.FileDescriptorProto]:
-        for raw in self._ask(question).file_descriptor_response.file_descriptor_proto:
-            yield descriptor_pb2.FileDescriptorProto.FromString(raw)
+    async def _respond(
+        self, question: reflection_pb2.ServerReflectionRequest
+    ) -> reflection_pb2.ServerReflectionResponse:
+        return self._response(await self._ask(question))
 
-    def _ask(self, question: reflection_pb2.ServerReflectionRequest) -> reflection_pb2.ServerReflectionResponse:
-        self._questions.put(question)
-        answer = next(self._answers, None)
-        if answer is None:
-            raise InputError("the target ended the reflection stream without an answer. Check its reflection service.")
-        return answer
+    def _response(self, answer: Answer) -> reflection_pb2.ServerReflectionResponse:
+        if answer.code != "OK":
+            told = f"it answered {answer.code}: {answer.details}"
+            raise _unusable(self._target, _PROBLEMS.get(answer.code, told))
+        if answer.message is None:
+            raise _unusable(self._target, "it ended the reflection stream without an answer")
+        try:
+            return reflection_pb2.ServerReflectionResponse.FromString(answer.message)
+        except DecodeError as error:
+            raise _unusable(self._target, f"its reflection gave what is no answer: {error}") from error
 
-
-def _file_set(conversation: _Conversation) -> descriptor_pb2.FileDescriptorSet:
-    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-    for service in conversation.services():
-        if not service.startswith("grpc.reflection."):
-            files.update((file.name, file) for file in conversation.files_of_symbol(service))
-    wanted = [name for file in files.values() for name in file.dependency]
-    while wanted:
-        name = wanted.pop()
-        if name not in files:
-            for file in [_well_known(name)] if _is_well_known(name) else conversation.files_by_name(name):
-                files[file.name] = file
-                wanted.extend(file.dependency)
-        if len(files) > FILES_MAX:
-            raise InputError(
-                f"the target's reflection names more than {FILES_MAX} files. Check its reflection service."
-            )
-    return descriptor_pb2.FileDescriptorSet(file=_in_order(files))
+    async def _ask(self, question: reflection_pb2.ServerReflectionRequest) -> Answer:
+        left_s = max(self._ends_s - self._loop.time(), 0.001)
+        ended: asyncio.Future[Answer] = self._loop.create_future()
+        block = self._target.block(f"/{self._protocol}/ServerReflectionInfo", left_s)
+        prepared = Prepared(block, left_s, takes_many=True)
+        self._channel.start(prepared, frame([question.SerializeToString()]), ended.set_result)
+        return await ended
 
 
 def _is_well_known(name: str) -> bool:

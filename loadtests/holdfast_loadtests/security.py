@@ -13,7 +13,6 @@ class Security:
     ca: str = ""
     cert: str = ""
     key: str = ""
-    is_checked: bool = True
 
     def context(self) -> ssl.SSLContext:
         """The context for connections; HTTP/2 is asked for by ALPN.
@@ -30,8 +29,5 @@ class Security:
         except (OSError, ssl.SSLError) as error:
             files = ", ".join(filter(None, (self.ca, self.cert, self.key)))
             raise InputError(f"cannot use {files} for TLS: {error}. Expected PEM files.") from error
-        if not self.is_checked:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
         context.set_alpn_protocols(["h2"])
         return context

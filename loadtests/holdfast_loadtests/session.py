@@ -27,7 +27,7 @@ from holdfast_loadtests.security import Security
 from holdfast_loadtests.serving import MetricsServer
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.stalls import Stalls
-from holdfast_loadtests.targets import Target
+from holdfast_loadtests.targets import target_of
 
 STATUS_EVERY_S: Final = 0.5
 EXIT_ORPHANED: Final = 4
@@ -72,12 +72,8 @@ class Session:
         spec = LoadSpec.model_validate(plan["spec"])
         self._user_count = spec.user_count(plan["tables"])
         self._record = RecordWriter(Path(plan["record"])) if plan["record"] else None
-        target = Target(
-            plan["target"],
-            tls=Security(**plan["security"]).context() if plan["security"] else None,
-            authority=plan["authority"],
-            metadata=tuple((name.encode(), value.encode()) for name, value in plan["metadata"]),
-        )
+        security = Security(**plan["security"]) if plan["security"] else None
+        target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
         descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
         self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, target, self._record)
         count = min(spec.connections or self._user_count, self._user_count)

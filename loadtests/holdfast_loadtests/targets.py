@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.http2 import encode
+from holdfast_loadtests.metadata import wire_metadata
+from holdfast_loadtests.security import Security
 
 USER_AGENT: Final = b"holdfast-load"
 
@@ -51,6 +53,24 @@ class Target:
                 *metadata,
             ]
         )
+
+
+def target_of(
+    address: str, security: Security | None = None, authority: str = "", metadata: Sequence[tuple[str, str]] = ()
+) -> Target:
+    """A target from what people give.
+
+    Args:
+        address: `host:port`.
+        security: its TLS, if any.
+        authority: what the server is to be called, the address where empty.
+        metadata: of every call; values of `-bin` names in base64.
+
+    Raises:
+        InputError: files of its TLS cannot be used.
+        ValueError: the metadata is none that gRPC has.
+    """
+    return Target(address, security.context() if security else None, authority, wire_metadata(metadata))
 
 
 _UNITS: Final = ((1e-9, b"n"), (1e-6, b"u"), (1e-3, b"m"), (1.0, b"S"), (60.0, b"M"), (3600.0, b"H"))

@@ -8,6 +8,7 @@ from holdfast.cli import InputError
 from holdfast_chaos.first_experiment import first_experiment
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.reflection import fetch
+from holdfast_loadtests.targets import target_of
 
 
 @click.command(epilog="Exit codes: 0 written, 3 wrong input; nothing was written.")
@@ -33,7 +34,7 @@ def init(target: str, out: Path, force: bool, protoset: Path | None) -> None:
     """
     if out.exists() and not force:
         raise InputError(f"{out} is there already: give another --out, or --force to replace it")
-    descriptors = Descriptors(protoset.read_bytes()) if protoset else fetch(target)
+    descriptors = Descriptors(protoset.read_bytes()) if protoset else fetch(target_of(target))
     text = first_experiment(target, descriptors)
     try:
         out.write_text(text)

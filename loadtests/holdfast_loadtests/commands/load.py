@@ -17,6 +17,7 @@ from holdfast.cli import EXIT_INCONCLUSIVE, InputError
 from holdfast_loadtests import spec as load_spec
 from holdfast_loadtests.assertions import EXAMPLES, Assertion, parse_assertion
 from holdfast_loadtests.engine import LoadError, LoadPlan, LoadRun, Snapshot
+from holdfast_loadtests.metadata import wire_metadata
 from holdfast_loadtests.results import SHARES, Results, results_of
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.spec import CONCURRENCY_MAX, LoadSpec
@@ -49,7 +50,7 @@ SHOWN_NOTES_MAX: Final = 10
 @click.option("--connections", type=click.IntRange(1, CONCURRENCY_MAX), help="TCP connections; default 1.")
 @click.option("--concurrency", type=click.IntRange(1, CONCURRENCY_MAX), help="Calls at a time; default 2000.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Fixes every random choice.")
-@click.option("-H", "--metadata", multiple=True, metavar="NAME:VALUE", help="Metadata of every call.")
+@click.option("-H", "--metadata", multiple=True, metavar="NAME:VALUE", help="Metadata of every call; of …-bin, base64.")
 @click.option("--tls", is_flag=True, help="TLS, trusting the system's CAs.")
 @click.option("--ca", default="", metavar="FILE", help="TLS, trusting this CA.")
 @click.option("--cert", default="", metavar="FILE", help="Own certificate (mTLS).")
@@ -138,13 +139,18 @@ def _plan(target: str, call: str, options: Mapping[str, Any]) -> LoadPlan:
         first_phase="load",
         security=Security(options["ca"], options["cert"], options["key"]) if is_tls else None,
         authority=options["authority"],
-        metadata=tuple((name.lower().strip(), value.strip()) for name, value in _metadata(options)),
+        metadata=_metadata(options),
         records=False,
     )
 
 
-def _metadata(options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return _pairs("--metadata", options["metadata"], ":")
+def _metadata(options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    found = tuple(_pairs("--metadata", options["metadata"], ":"))
+    try:
+        wire_metadata(found)
+    except ValueError as error:
+        raise InputError(f"--metadata: {error}") from error
+    return found
 
 
 def _pairs(option: str, texts: Sequence[str], mark: str) -> list[tuple[str, str]]:

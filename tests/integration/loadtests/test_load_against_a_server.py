@@ -15,6 +15,7 @@ from holdfast_loadtests.records import read_calls
 from holdfast_loadtests.reflection import fetch
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.summary import distinct_rows
+from holdfast_loadtests.targets import target_of
 from support.echo_server_process import EchoServer
 
 REGISTRY = "holdfast.registry.v1.AgentRegistryService"
@@ -337,7 +338,7 @@ def test_an_address_where_nothing_listens_is_wrong_input_and_starts_nothing(tmp_
 
 
 def test_reflection_finds_services_of_the_target_and_their_methods(server):
-    descriptors = fetch(server.address)
+    descriptors = fetch(target_of(server.address))
     assert descriptors.services == [REGISTRY, "holdfast.registry.v1.LeaseService"]
     assert descriptors.method(f"{REGISTRY}/WatchAgents").grpc_type == "server_stream"
 

@@ -415,46 +415,14 @@ async def test_a_failure_of_what_takes_an_answer_is_told_even_where_the_loop_tak
     assert heard == [full_disk]
 
 
-class Gated:
-    """Makes connections of a server's side, one after the other, each as it is told."""
-
-    def __init__(self, *makers) -> None:
-        self._makers = list(makers)
-
-    def __call__(self) -> asyncio.Protocol:
-        return self._makers.pop(0)()
+async def test_only_one_call_in_the_pause_tells_of_a_connection_that_was_reset_as_it_was_made(monkeypatch):
+    monkeypatch.setattr(channels, "BACKOFF_FIRST_S", 60.0)  # one long pause
+    monkeypatch.setattr(channels, "BACKOFF_MAX_S", 60.0)
+    async with Bench(protocol=lambda: Speaking(b"", closes=True)) as bench:
+        found = [(await bench.call()).broke for _ in range(3)]
+    assert found == ["reset", "refused", "refused"]
 
 
-async def test_a_connection_that_is_given_up_settles_no_other_and_its_late_settings_are_not_taken(monkeypatch):
-    monkeypatch.setattr(channels, "DIAL_WITHIN_S", 0.3)
-    late: list[Silent] = []
-    sides: list[ServerSide] = []
-
-    def silent() -> Silent:
-        late.append(Silent())
-        return late[-1]
-
-    def right() -> ServerSide:
-        sides.append(ServerSide(lambda side, stream: side.ok(stream, b"x")))
-        return sides[-1]
-
-    async with Bench(protocol=Gated(silent, silent, right)) as bench:
-        assert "no HTTP/2 settings within" in bench.failure
-        assert bench.channel._link is None
-        old = late[0]
-        await until(lambda: len(late) == 2)
-        # The second dial waits now; the first one's connection speaks, and ends.
-        old.transport.write(b"\0\0\0\4\0\0\0\0\0")
-        old.transport.abort()
-        await until(lambda: bool(sides))
-        assert (await bench.call()).code == "OK"
-        assert bench.channel.dials == 3
-        for each in (*late, *sides):
-            each.transport.abort()
-
-
-class Silent(asyncio.Protocol):
-    """Accepts, and says nothing."""
-
-    def connection_made(self, transport) -> None:
-        self.transport = transport
+async def test_a_server_that_breaks_a_rule_as_the_connection_is_made_reset_nothing():
+    async with Bench(protocol=lambda: Speaking(b"\xff" * 100, closes=False)) as bench:
+        assert (await bench.call()).broke == "other"
