@@ -11,6 +11,7 @@ from holdfast_loadtests.assembly import Encode, compile_message
 from holdfast_loadtests.descriptors import Descriptors, Method, UnknownMethodError
 from holdfast_loadtests.draws import Draws
 from holdfast_loadtests.messages import MisfitError, Path, descriptor_of, encode
+from holdfast_loadtests.paced import ON_ANSWER
 from holdfast_loadtests.spec import Blame, LoadSpec, Loc, Scenario, Step, plain_blame, step_place
 from holdfast_loadtests.templates import BUILT_IN, Render, Scope, compile_template, has_holes, names_in
 
@@ -118,6 +119,10 @@ def _check_shape(step: Step, method: Method, loc: Loc, blame: Blame) -> None:
         raise blame((*loc, "messages"), "`request`: one message", f"{step.call} takes no stream")
     if step.receive is not None and method.grpc_type in ("unary", "client_stream"):
         raise blame((*loc, "receive"), "no `receive`", f"{step.call} gives one answer, no stream")
+    if step.pace is not None and method.grpc_type in ("unary", "server_stream"):
+        raise blame((*loc, "pace"), "no `pace`", f"{step.call} takes one message, no stream")
+    if step.pace == ON_ANSWER and method.grpc_type == "client_stream":
+        raise blame((*loc, "pace"), "an interval, like 20ms", f"{step.call} answers once, after the last message")
 
 
 def _check_fields(step: Step, method: Method, loc: Loc, blame: Blame) -> None:

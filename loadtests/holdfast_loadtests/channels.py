@@ -10,7 +10,6 @@ import os
 import random
 import ssl
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +17,7 @@ from holdfast.http2 import CannotOpenError, ErrorCode, Obstacle, UnsentFullError
 from holdfast_loadtests.exchanges import Answer, Exchange, OnEnd, expired, refused
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.links import Link
+from holdfast_loadtests.paced import Pace, Paced
 from holdfast_loadtests.targets import Target
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Prepared:
     deadline_s: float
     takes_many: bool
     receive: int | None = None
+    pace: Pace | None = None
+    """When messages after the first are sent; None sends all at once."""
 
 
 class Channel:
@@ -84,7 +86,16 @@ class Channel:
 
     def start(self, prepared: Prepared, data: bytes, on_end: OnEnd) -> Exchange:
         """Begins a call; `data` is its messages, framed. `on_end` hears how it ended, never before this returns."""
-        exchange = Exchange(self, on_end, prepared.receive, prepared.takes_many)
+        if prepared.pace is None:
+            exchange = Exchange(self, on_end, prepared.receive, prepared.takes_many)
+        else:
+            exchange = paced = Paced(self, on_end, prepared.receive, prepared.takes_many, prepared.pace, data)
+            data = paced.first
+        self.begin(exchange, prepared, data)
+        return exchange
+
+    def begin(self, exchange: Exchange, prepared: Prepared, data: bytes) -> None:
+        """Begins a call that is made already; `data` is what it is opened with."""
         self._expiry.watch(exchange, prepared.deadline_s)
         link = self._link
         if link is None and self._failure:
@@ -94,7 +105,6 @@ class Channel:
         elif link is None or self._waiting or not self._open(link, exchange, prepared, data):
             self._waiting.append((exchange, prepared, data))
             self.minds_ends = True
-        return exchange
 
     def cancel(self, exchange: Exchange, code: ErrorCode = ErrorCode.CANCEL) -> None:
         """Tells the server that a call is of no interest any more."""
@@ -155,7 +165,7 @@ class Channel:
     def _open(self, link: Link, exchange: Exchange, prepared: Prepared, data: bytes) -> bool:
         """Sends a call; false where it must wait."""
         try:
-            link.codec.open(exchange, prepared.block, data, ends=True)
+            link.codec.open(exchange, prepared.block, data, ends=exchange.is_whole)
         except CannotOpenError as error:
             if error.obstacle is Obstacle.NO_STREAM_IDS:
                 link.retire()
@@ -254,10 +264,3 @@ def expire(exchange: Exchange, deadline_s: float) -> None:
     """Ends a call whose deadline has passed."""
     was_sent = exchange.link is not None
     exchange.stop(expired(deadline_s, was_sent, exchange.unsent_bytes if was_sent else 0))
-
-
-def frame(bodies: Sequence[bytes]) -> bytes:
-    """Messages as gRPC frames them."""
-    if len(bodies) == 1:
-        return b"\0" + len(bodies[0]).to_bytes(4, "big") + bodies[0]
-    return b"".join([b"\0" + len(body).to_bytes(4, "big") + body for body in bodies])

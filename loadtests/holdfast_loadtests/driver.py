@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Final
 
 from holdfast_loadtests.calls import CompiledStep, compile_calls
@@ -14,6 +15,7 @@ from holdfast_loadtests.dispatch import Dispatcher, Work
 from holdfast_loadtests.exchanges import given_up
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.lives import Life, ReadyStep
+from holdfast_loadtests.metadata import wire_metadata
 from holdfast_loadtests.records import RecordWriter
 from holdfast_loadtests.schedule import Tables, schedule
 from holdfast_loadtests.spec import LoadSpec
@@ -140,10 +142,12 @@ class Driver:
 
 def _ready(scenario: str, step: CompiledStep, target: Target, keeps_digest: bool) -> ReadyStep:
     method = step.method
+    pace = step.step.pace
     prepared = Prepared(
-        block=target.block(method.path, step.deadline_s),
+        block=target.block(method.path, step.deadline_s, wire_metadata(step.step.metadata.items())),
         deadline_s=step.deadline_s,
         takes_many=method.grpc_type in ("server_stream", "bidi_stream"),
         receive=step.step.receive,
+        pace=pace.total_seconds() if isinstance(pace, timedelta) else pace,
     )
     return ReadyStep(scenario, step, prepared, keeps_digest)

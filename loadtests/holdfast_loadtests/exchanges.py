@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from holdfast.http2 import Ender, ErrorCode, Fields, Reset, Stream, code_name
 from holdfast_loadtests.codes import CODE_NAMES, CODES, ErrorClass, Outcome
+from holdfast_loadtests.compression import CompressionError, TooLongError, decompress
 
 if TYPE_CHECKING:
     from holdfast_loadtests.links import Link
@@ -89,6 +90,7 @@ class Exchange(Stream):
     __slots__ = (
         "_carrier",
         "_count",
+        "_headers",
         "_last",
         "_on_end",
         "_part",
@@ -99,6 +101,9 @@ class Exchange(Stream):
         "link",
     )
 
+    is_whole = True
+    """Whether nothing follows the data it is opened with."""
+
     def __init__(self, carrier: Carrier, on_end: OnEnd, receive: int | None, takes_many: bool) -> None:
         self._carrier = carrier
         self._on_end = on_end
@@ -107,6 +112,7 @@ class Exchange(Stream):
         self._count = 0
         self._last: bytes | None = None
         self._part: bytearray | None = None
+        self._headers: Fields | None = None
         self._trouble: Answer | None = None
         self.lane: MutableMapping[Exchange, float] | None = None
         self.link: Link | None = None
@@ -122,6 +128,7 @@ class Exchange(Stream):
         if 100 <= status < 200:
             return
         if status:
+            self._headers = fields
             self._trouble = _trouble_of(fields)
         if ends:
             self._end_answered(self._status(fields))
@@ -166,19 +173,31 @@ class Exchange(Stream):
         position, there = 0, len(part)
         while there - position >= 5 and not self.is_over:
             size = int.from_bytes(part[position + 1 : position + 5], "big")
-            if part[position]:
-                self.stop(_broken("Internal", "a compressed message, which was not asked for", "other"))
-            elif size > MESSAGE_BYTES_MAX:
-                text = f"a message of {size} bytes; at most {MESSAGE_BYTES_MAX} are taken"
-                self.stop(Answer("ResourceExhausted", None, text, outcome="indefinite", broke="other"))
+            if size > MESSAGE_BYTES_MAX:
+                self.stop(_too_long(f"a message of {size} bytes; at most {MESSAGE_BYTES_MAX} are taken"))
             elif there - position - 5 < size:
                 break
             else:
-                self._take(bytes(part[position + 5 : position + 5 + size]))
+                message = bytes(part[position + 5 : position + 5 + size])
+                if part[position]:
+                    self._take_compressed(message)
+                else:
+                    self._take(message)
                 position += 5 + size
         del part[:position]
         if not part:
             self._part = None
+
+    def _take_compressed(self, message: bytes) -> None:
+        encoding = self._headers.get(b"grpc-encoding") if self._headers is not None else None
+        try:
+            plain = decompress(encoding, message, MESSAGE_BYTES_MAX)
+        except TooLongError as error:
+            self.stop(_too_long(str(error)))
+        except CompressionError as error:
+            self.stop(_broken("Internal", str(error), "other"))
+        else:
+            self._take(plain)
 
     def _take(self, message: bytes) -> None:
         self._last = message
@@ -239,6 +258,10 @@ def given_up(was_sent: bool) -> Answer:
 
 def _broken(code: str, details: str, broke: ErrorClass) -> Answer:
     return Answer(code, None, details, outcome="indefinite", broke=broke)
+
+
+def _too_long(details: str) -> Answer:
+    return _broken("ResourceExhausted", details, "other")
 
 
 def _trouble_of(headers: Fields) -> Answer | None:

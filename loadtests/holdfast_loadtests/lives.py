@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 
 from holdfast_loadtests.calls import CompiledStep
-from holdfast_loadtests.channels import Channel, Prepared, frame
+from holdfast_loadtests.channels import Channel, Prepared
 from holdfast_loadtests.codes import NEVER_SENT
 from holdfast_loadtests.dispatch import Work
 from holdfast_loadtests.draws import Draws
 from holdfast_loadtests.exchanges import Answer
+from holdfast_loadtests.framing import frame
 from holdfast_loadtests.records import RecordWriter, end_of, labels_of
 from holdfast_loadtests.schedule import NO_ROW
 from holdfast_loadtests.templates import Scope

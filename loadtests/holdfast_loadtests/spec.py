@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from holdfast.cli import InputError
 from holdfast_loadtests.codes import CODE_NAMES
 from holdfast_loadtests.hints import nearest
+from holdfast_loadtests.step_types import Metadata, PaceOption
 from holdfast_loadtests.templates import BUILT_IN, names_in, problem_in
 from holdfast_slo.documents import Strict
 from holdfast_slo.durations import Duration
@@ -114,12 +115,15 @@ class Step(Strict):
     however late the step before ended. A step whose answer is not in `expect`, or fails an `assert`, ends the
     scenario but for `always` steps; a step that uses what was not captured is left out. `until_definite` repeats a
     call that got no definite answer for at most so long, with the same request. `receive` ends a stream, as OK, after
-    so many messages.
+    so many messages. `messages` may be empty; with `pace` they are sent one by one: each when the one before was
+    answered (`on_answer`), or at an interval. `metadata` goes with the call.
     """
 
     call: Call
     request: Request | None = None
-    messages: list[Request] | None = Field(default=None, min_length=1, max_length=1000)
+    messages: list[Request] | None = Field(default=None, max_length=1000)
+    pace: PaceOption | None = None
+    metadata: Metadata = Field(default_factory=dict)
     after: Duration | None = None
     receive: int | None = Field(default=None, ge=1, le=100_000)
     deadline: Duration | None = None
@@ -137,8 +141,8 @@ class Step(Strict):
 
     @property
     def bodies(self) -> Sequence[Request]:
-        """The messages to send, at least one."""
-        return self.messages or [self.request or {}]
+        """The messages to send."""
+        return [self.request or {}] if self.messages is None else self.messages
 
     @property
     def service(self) -> str:
@@ -176,6 +180,7 @@ class MixEntry(Strict):
     call: Call
     weight: float = Field(default=1.0, gt=0, le=1e6)
     request: Request = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     deadline: Duration | None = None
     expect: list[Code] = Field(default_factory=lambda: ["OK"], min_length=1)
 
@@ -235,7 +240,13 @@ class LoadSpec(Strict):
             method = entry.call.partition("/")[2]
             count = sum(name == method or name.startswith(f"{method}-") for name in taken)
             taken.append(f"{method}-{count + 1}" if count else method)
-            step = Step(call=entry.call, request=entry.request, deadline=entry.deadline, expect=entry.expect)
+            step = Step(
+                call=entry.call,
+                request=entry.request,
+                metadata=entry.metadata,
+                deadline=entry.deadline,
+                expect=entry.expect,
+            )
             result.append(Scenario(name=taken[-1], weight=entry.weight, steps=[step]))
         return tuple(result)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.http2 import encode
+from holdfast_loadtests.compression import ACCEPTED
 from holdfast_loadtests.metadata import wire_metadata
 from holdfast_loadtests.security import Security
 
@@ -48,6 +49,7 @@ class Target:
                 (b"te", b"trailers"),
                 (b"content-type", b"application/grpc"),
                 (b"user-agent", USER_AGENT),
+                (b"grpc-accept-encoding", ACCEPTED),
                 (b"grpc-timeout", timeout_text(deadline_s)),
                 *self.metadata,
                 *metadata,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from holdfast.http2 import Connection, ConnectionFailedError, Events, Limits, Stream, encode
-from holdfast_loadtests.channels import frame
+from holdfast_loadtests.framing import frame
 
 HEADERS = encode([(b":status", b"200"), (b"content-type", b"application/grpc")])
 

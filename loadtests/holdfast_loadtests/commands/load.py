@@ -46,6 +46,9 @@ SHOWN_NOTES_MAX: Final = 10
 @click.option("--expect", multiple=True, metavar="CODE", help="Codes that are right; default OK.")
 @click.option("--check", "checks", multiple=True, metavar="FIELD=VALUE", help="What an OK's message must hold.")
 @click.option("--receive", type=click.IntRange(1), help="Streams: end, as OK, after so many messages.")
+@click.option(
+    "--pace", metavar="on_answer|INTERVAL", help="Streams: when messages after the first go; default at once."
+)
 @click.option("--deadline", default="20s", show_default=True, help="Of each call.")
 @click.option("--connections", type=click.IntRange(1, CONCURRENCY_MAX), help="TCP connections; default 1.")
 @click.option("--concurrency", type=click.IntRange(1, CONCURRENCY_MAX), help="Calls at a time; default 2000.")
@@ -171,6 +174,7 @@ def _spec(call: str, options: Mapping[str, Any]) -> LoadSpec:
     step |= {"messages": bodies} if len(bodies) > 1 else {"request": bodies[0] if bodies else {}}
     step |= {"expect": list(options["expect"])} if options["expect"] else {}
     step |= {"receive": options["receive"]} if options["receive"] else {}
+    step |= {"pace": options["pace"]} if options["pace"] else {}
     parts: dict[str, Any] = {
         "scenarios": [{"name": "load", "steps": [step]}],
         "deadline": options["deadline"],

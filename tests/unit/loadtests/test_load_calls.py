@@ -43,6 +43,7 @@ def compiled(**step):
         ({"call": REGISTER, "assert": {"agent.name.x": 1}}, "a plain value"),
         ({"call": REGISTER, "messages": [{}]}, "takes no stream"),
         ({"call": REGISTER, "receive": 2}, "gives one answer"),
+        ({"call": REGISTER, "pace": "20ms"}, "takes one message"),
     ],
 )
 def test_a_call_that_cannot_be_made_is_refused_before_anything_starts(step, message):

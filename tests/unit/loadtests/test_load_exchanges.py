@@ -9,9 +9,10 @@ import pytest
 
 from holdfast.http2 import ErrorCode, Limits, encode
 from holdfast_loadtests import channels
-from holdfast_loadtests.channels import Channel, Prepared, expire, frame
+from holdfast_loadtests.channels import Channel, Prepared, expire
 from holdfast_loadtests.exchanges import MESSAGE_BYTES_MAX, Answer
 from holdfast_loadtests.expiry import Expiry
+from holdfast_loadtests.framing import frame
 from holdfast_loadtests.targets import Target, timeout_text
 from support.codec_server import HEADERS, Served, ServerSide, trailers, until
 
@@ -99,7 +100,10 @@ PLAIN = encode([(b":status", b"200"), (b"content-type", b"text/plain")])
         (replying(HEADERS, then=encode([(b"x", b"y")])), "Unknown", "indefinite", "other", "without a grpc-status"),
         (replying(HEADERS, frame([b"x"])), "Unknown", "indefinite", "other", "without a status"),
         (replying(HEADERS, b"\0\0\0\0\5ab", then=trailers(b"0")), "Internal", "indefinite", "other", "OK without"),
-        (replying(HEADERS, b"\1\0\0\0\1a", then=trailers(b"0")), "Internal", "indefinite", "other", "compressed"),
+        (
+            replying(HEADERS, b"\1\0\0\0\1a", then=trailers(b"0")),
+            "Internal", "indefinite", "other", "compressed message with no grpc-encoding",
+        ),
         (
             replying(HEADERS, b"\0" + struct.pack(">I", MESSAGE_BYTES_MAX + 1), then=trailers(b"0")),
             "ResourceExhausted", "indefinite", "other", "at most",
