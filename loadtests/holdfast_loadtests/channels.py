@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import ssl
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -115,6 +116,10 @@ class Channel:
     def ended(self) -> None:
         """A call has ended: one that waits may begin, a retired connection may be closed."""
         self._loop.call_soon(self._tend)
+
+    def is_past(self, at_s: float) -> bool:
+        """Whether it is that late, by the clock of deadlines."""
+        return time.monotonic() >= at_s  # the loop's time is the same, but as of when its turn began
 
     def close(self) -> None:
         """Ends all connections; calls under way hear of it."""

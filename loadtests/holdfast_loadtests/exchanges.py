@@ -76,6 +76,10 @@ class Carrier(Protocol):
     def ended(self) -> None:
         """A call has ended."""
 
+    def is_past(self, at_s: float) -> bool:
+        """Whether it is that late, by the clock of deadlines."""
+        ...
+
 
 class Exchange(Stream):
     """A call that is under way, or waits for a connection.
@@ -146,7 +150,12 @@ class Exchange(Stream):
 
     def on_reset(self, reset: Reset) -> None:
         """The stream ended before its time."""
-        self.end(_of_reset(reset))
+        lane = self.lane
+        if reset.code == ErrorCode.CANCEL and lane is not None and self._carrier.is_past(lane[self]):
+            # Servers end a call so at its deadline, which they may notice first; grpc's own clients read it so, too.
+            self.end(_broken("DeadlineExceeded", "the server cancelled the call at its deadline", "deadline"))
+        else:
+            self.end(_of_reset(reset))
 
     def _end_answered(self, answer: Answer) -> None:
         """The server has said all of its answer, perhaps before it took all of the request: the rest is not sent."""

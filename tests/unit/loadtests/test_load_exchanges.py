@@ -150,6 +150,13 @@ async def test_a_call_without_an_answer_ends_at_its_deadline_and_tells_the_serve
     assert side.streams[0].fields.get(b"grpc-timeout") == b"100000u"
 
 
+async def test_a_server_that_cancels_a_call_at_its_deadline_shows_the_deadline(monkeypatch):
+    monkeypatch.setattr(Channel, "is_past", lambda *_: True)  # the server's clock may be the first to tell
+    async with Bench(resetting(ErrorCode.CANCEL)) as bench:
+        found = await bench.call()
+    assert (found.code, found.outcome, found.broke) == ("DeadlineExceeded", "indefinite", "deadline")
+
+
 async def test_a_stream_is_ended_as_ok_after_so_many_messages_and_short_where_fewer_came():
     async with Bench(lambda side, stream: side.ok(stream, b"1", b"2", b"3")) as bench:
         whole = await bench.call(many=True)
