@@ -62,6 +62,7 @@ class Connection(MessageReader):
         limits = self.limits
         self._reader = FrameReader(limits.frame_bytes_max)
         self._preface = PREFACE if is_server else b""
+        self._late_resets = 0
         self._updates = Budget("WINDOW_UPDATEs", limits.window_updates_per_s, limits.window_updates_burst, clock)
         self._takers = (
             self._take_data,
@@ -126,7 +127,11 @@ class Connection(MessageReader):
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_not_idle(RST_STREAM, stream_id)
-            if self.is_server and not self._past.was_reset(stream_id):  # else both may have reset it at once
+            if not self.is_server:
+                self._late_resets += 1
+                if self._late_resets > self.streams_opened:  # a server can reset each stream once
+                    self._idle.spend()
+            elif not self._past.was_reset(stream_id):  # else both may have reset it at once
                 self._idle.spend()
             return
         message = f"the peer reset stream {stream_id}: {code_name(code)}"

@@ -96,7 +96,7 @@ class Endpoint:
         self.is_closed = False
         self._acknowledges = acknowledges
         self._streams: dict[int, Stream] = {}
-        self._next_id = first_stream_id
+        self._first_id = self._next_id = first_stream_id
         self._highest_id = 0
         self._accepts_up_to = STREAM_ID_MAX
         self._peer_goes_away = False
@@ -119,6 +119,11 @@ class Endpoint:
     def streams_open(self) -> int:
         """How many streams are not at their end."""
         return len(self._streams)
+
+    @property
+    def streams_opened(self) -> int:
+        """How many streams this end has opened in all."""
+        return (self._next_id - self._first_id) // 2
 
     @property
     def streams_free(self) -> int:

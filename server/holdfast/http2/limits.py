@@ -46,7 +46,7 @@ class Limits:
     resets_burst: int = 1_000
     """Streams of a client that come to nothing: reset by it (CVE-2023-44487), or by this end because it broke a rule or
     the bound on open streams (CVE-2025-8671). The burst is nghttp2's; its 33 a second would cut off gRPC callers that
-    hedge. Of a server there is no bound: it only resets what this end opened."""
+    hedge. A server may reset each stream once; more of its resets are idle frames."""
 
     idle_frames_per_s: float = 1_000.0
     idle_frames_burst: int = 1_000

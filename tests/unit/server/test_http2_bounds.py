@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.http2 import Connection, ConnectionFailedError, ErrorCode, HeaderDecoder, Limits, encode
+from holdfast.http2 import (
+    CannotOpenError,
+    Connection,
+    ConnectionFailedError,
+    ErrorCode,
+    HeaderDecoder,
+    Limits,
+    MisuseError,
+    Obstacle,
+    encode,
+)
 from holdfast.http2.frames import CONTINUATION, END_HEADERS, HEADERS, PREFACE, PRIORITY, FrameReader, frame
 from holdfast.http2.limits import Budget
 from holdfast.http2.payloads import (
@@ -368,3 +378,27 @@ def test_resets_that_cross_are_no_flood() -> None:
         server.take_output()
         server.receive(rst_stream_frame(stream_id, 8))
     assert (server.is_closed, server.streams_open) == (False, 0)
+
+
+def test_a_server_may_reset_each_stream_once_and_more_is_a_flood() -> None:
+    """A reset may cross the stream's end; of those beyond one for each stream, the bound on idle frames holds."""
+    client = Connection(is_server=False, events=Happened(), limits=SMALL)
+    client.receive(settings_frame([]))
+    for stream_id in range(1, 11, 2):
+        client.open(Heard(), REQUEST, ends=True)
+        client.receive(rst_stream_frame(stream_id, 8))
+    assert until_refused(client, iter([rst_stream_frame(1, 8)] * 1_000)) == (5 + 40, CALM)
+
+
+def test_a_client_may_begin_at_any_odd_stream_and_ends_with_the_last() -> None:
+    client = Connection(is_server=False, events=Happened(), first_stream_id=(1 << 31) - 3)
+    client.receive(settings_frame([]))
+    assert client.stream_ids_left == 2
+    for _ in range(2):
+        client.open(Heard(), REQUEST, ends=True)
+    with pytest.raises(CannotOpenError) as refused:
+        client.open(Heard(), REQUEST, ends=True)
+    assert refused.value.obstacle is Obstacle.NO_STREAM_IDS
+    for wrong in (0, 2, -1, (1 << 31) + 1):
+        with pytest.raises(MisuseError):
+            Connection(is_server=False, events=Happened(), first_stream_id=wrong)
