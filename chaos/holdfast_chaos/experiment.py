@@ -24,6 +24,8 @@ from holdfast_chaos.coordination_checks import CheckName
 from holdfast_chaos.faults import KINDS, Fault
 from holdfast_chaos.timeline import PlannedFault, PlannedPhase
 from holdfast_loadtests import spec as load_spec
+from holdfast_loadtests.access import PLAIN, Access, Tls
+from holdfast_loadtests.security import Security
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.tables import load_table
 from holdfast_slo.documents import Document, Strict, apply_overrides, load_document
@@ -247,6 +249,7 @@ class Resolved:
     phases: tuple[PlannedPhase, ...]
     objectives: tuple[JudgedObjective, ...]
     tables: Mapping[str, Sequence[Mapping[str, str]]]
+    access: Access = PLAIN
 
     @property
     def name(self) -> str:
@@ -278,7 +281,12 @@ def packaged_names() -> list[str]:
 
 
 def load_experiment(
-    name: str, overrides: Sequence[str] = (), *, target: str | None = None, seed: int | None = None
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    target: str | None = None,
+    seed: int | None = None,
+    tls: Tls | None = None,
 ) -> Resolved:
     """Reads an experiment and everything it refers to; starts nothing.
 
@@ -287,6 +295,7 @@ def load_experiment(
         overrides: `key=value` pairs with dotted keys, applied before validation.
         target: `host:port` of a running service, in place of the experiment's target.
         seed: in place of the experiment's.
+        tls: in place of the experiment's, its files looked up from here.
 
     Raises:
         InputError: anything about it is wrong; the message names file, line, key and value.
@@ -294,6 +303,9 @@ def load_experiment(
     source = find_experiment(name)
     flags = [] if seed is None else [f"seed={seed}"]
     flags += [] if target is None else [f"target={{address: {json.dumps(target)}}}"]
+    if tls is not None:
+        files_here = {key: str(Path(file).absolute()) for key, file in tls.files.items()}
+        flags.append(f"load.tls={json.dumps(files_here)}")
     document = apply_overrides(load_document(source), [*overrides, *flags])
     experiment = document.parse(Experiment)
     beside = source.parent if isinstance(source, Path) else PACKAGED
@@ -315,7 +327,25 @@ def load_experiment(
             for index, entry in enumerate(experiment.objectives)
         ),
         tables=tables,
+        access=_access(document, experiment, beside),
     )
+
+
+def _access(document: Document, experiment: Experiment, beside: Path | Traversable) -> Access:
+    load, found = experiment.load, dict[str, str]()
+    for key, name in load.tls.files.items() if load.tls else ():
+        path = _first_file(name, beside)
+        if path is None:
+            raise document.error(("load", "tls", key), "a PEM file beside the experiment", f"no file {name!r} there")
+        found[key] = str(Path(str(path)).absolute())
+    security = Security(**found) if load.tls else None
+    try:
+        if security is not None:
+            security.context()
+    except InputError as error:
+        raise document.error(("load", "tls"), "PEM files that belong together", error.message) from error
+    named = load.authority or (experiment.target.address or "" if security else "")
+    return Access(security, named, tuple(load.metadata.items()))
 
 
 def _sha256(text: str, overrides: Sequence[str]) -> str:

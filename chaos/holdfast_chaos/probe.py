@@ -13,6 +13,8 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2
 
+from holdfast_chaos.reach import channel_to
+from holdfast_loadtests.access import PLAIN, Access
 from holdfast_loadtests.codes import error_class
 
 INTERVAL_S: Final = 0.05
@@ -34,11 +36,9 @@ _NO_ANSWER: Final = {
 so a service without health checks can be probed as well."""
 
 _CHANNEL_OPTIONS: Final = [
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, shared with nobody
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 200),
-    ("grpc.enable_http_proxy", 0),
 ]
 
 
@@ -60,18 +60,13 @@ class ProbeSample:
 class ControlProbe:
     """Probes an address from its construction until `stop`, in a thread of its own."""
 
-    def __init__(
-        self, address: str, interval_s: float = INTERVAL_S, credentials: grpc.ChannelCredentials | None = None
-    ) -> None:
-        """`credentials`: for a target that speaks TLS; None for plain text."""
+    def __init__(self, address: str, interval_s: float = INTERVAL_S, access: Access = PLAIN) -> None:
+        """`access`: as the load has it."""
         self._interval_s = interval_s
+        self._metadata = access.for_grpcio
         self._samples: deque[ProbeSample] = deque(maxlen=SAMPLES_MAX)
         self._stopped = threading.Event()
-        self._channel = (
-            grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
-        )
+        self._channel = channel_to(address, access, _CHANNEL_OPTIONS)
         self._check = self._channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -106,7 +101,7 @@ class ControlProbe:
     def _probe(self) -> ProbeSample:
         sent_s, began_s = time.time(), time.perf_counter()
         try:
-            self._check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+            self._check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S, metadata=self._metadata)
         except grpc.RpcError as error:
             if error.code() in _NO_ANSWER:
                 code = error.code().name.title().replace("_", "")

@@ -144,7 +144,7 @@ class Runner:
         self._load = self._start_load(stack)
         self._prometheus = builder.start_prometheus(self._jobs())
         self._sources = Sources(self._prometheus, self._given)
-        probe = ControlProbe(self._stand.target_address)
+        probe = ControlProbe(self._stand.target_address, access=self._resolved.access)
         stack.callback(probe.stop)
         paths = self._probe_paths()
         stack.callback(stop_all, paths.values())
@@ -277,7 +277,8 @@ class Runner:
         """Probes along the path of each process of the entries whose connections a fault aims at."""
         entries = {fault.needs_process() for fault in self._resolved.faults if fault.on_paths} - {None}
         names = {name for entry in entries for name in members(str(entry), self._stand.paths)}
-        return {name: ControlProbe(self._stand.paths[name], PATH_INTERVAL_S) for name in sorted(names)}
+        access = self._resolved.access
+        return {name: ControlProbe(self._stand.paths[name], PATH_INTERVAL_S, access) for name in sorted(names)}
 
     # ── load
 
@@ -291,6 +292,9 @@ class Runner:
             tables=self._resolved.tables,
             seed=experiment.seed,
             first_phase=timeline.WARMUP,
+            security=self._resolved.access.security,
+            authority=self._resolved.access.authority,
+            metadata=self._resolved.access.metadata,
         )
         self._progress.say(f"starting the load ({'direct' if direct else 'through Toxiproxy'})")
         load = LoadRun.start(plan, self._out)

@@ -81,7 +81,7 @@ def carry_out(
         UnwrittenError: the run took place, but its bundle cannot be written.
     """
     given = _reachable(prometheus_url) if prometheus_url else None
-    stand.require(resolved.experiment)
+    stand.require(resolved)
     out = bundle.prepare(out)
     with ended_by_the_user() as interrupts:
         findings = _guarded_run(resolved, out, progress, given, interrupts)

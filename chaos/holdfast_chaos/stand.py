@@ -25,10 +25,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from holdfast.cli import InputError
 from holdfast_chaos import bundle, ports, prometheus_server, tools
 from holdfast_chaos.companions import Companion
-from holdfast_chaos.experiment import SERVER, Experiment, Resolved, Target
+from holdfast_chaos.experiment import SERVER, Resolved, Target
 from holdfast_chaos.journal import Journal
 from holdfast_chaos.processes import ManagedProcess
+from holdfast_chaos.reach import channel_to
 from holdfast_chaos.toxiproxy import Toxiproxy
+from holdfast_loadtests.access import Access
 from holdfast_slo.prometheus import Prometheus
 
 PROXY_NAME = "target"
@@ -60,13 +62,13 @@ class Stand:
     """Where each process that has a proxy of its own reaches the target, by process."""
 
 
-def require(experiment: Experiment) -> None:
+def require(resolved: Resolved) -> None:
     """Makes sure, before anything is touched, that the programs a run needs are here and its target can be reached.
 
     Raises:
         InputError: a tool is missing, a command is no program, or nothing answers at the address.
     """
-    target = experiment.target
+    experiment, target = resolved.experiment, resolved.experiment.target
     for name in NEEDED:
         tools.find(name)
     for name, entry in experiment.processes.items():
@@ -75,7 +77,7 @@ def require(experiment: Experiment) -> None:
                 f"processes.{name}.command: {entry.command[0]!r} is no program on PATH.\nGive the path of one."
             )
     if target.address is not None:
-        require_serving(target.address)
+        require_serving(target.address, resolved.access)
     elif target.command is not None and shutil.which(target.command[0], path=_path()) is None:
         raise InputError(
             f"target.command: {target.command[0]!r} is no program on PATH.\n"
@@ -108,7 +110,7 @@ class StandBuilder:
         addresses = self._addresses(target)
         processes = {}
         if target.command is not None:
-            processes[SERVER] = self._start_target(target, addresses)
+            processes[SERVER] = self._start_target(target, addresses, resolved.access)
             target_address = addresses["grpc"]
         else:
             target_address = target.address or ""
@@ -202,14 +204,14 @@ class StandBuilder:
         data.mkdir(parents=True, exist_ok=True)
         return {**found, "data": str(data)}
 
-    def _start_target(self, target: Target, addresses: Mapping[str, str]) -> ManagedProcess:
+    def _start_target(self, target: Target, addresses: Mapping[str, str], access: Access) -> ManagedProcess:
         command = [target.filled(part, addresses) for part in target.command or []]
         process = ManagedProcess.start(
             SERVER,
             command,
             log=self._out / bundle.LOGS / "server.log",
             env={"PATH": _path()},
-            ready=lambda: serves(addresses["grpc"]),
+            ready=lambda: serves(addresses["grpc"], access),
             timeout_s=target.ready_within.total_seconds(),
             on_start=self._journal_start,
         )
@@ -228,25 +230,25 @@ class StandBuilder:
         return client, self._adopt(process)
 
 
-def require_serving(address: str) -> None:
+def require_serving(address: str, access: Access) -> None:
     """Makes sure that a gRPC server answers at an address.
 
     Raises:
         InputError: none does.
     """
-    if not serves(address, timeout_s=3.0):
+    if not serves(address, access, timeout_s=3.0):
         raise InputError(
             f"target.address: nothing that speaks gRPC answers at {address} (or it says NOT_SERVING).\n"
             "Start the service first, or check the address; to have the run start it, use `target.command`."
         )
 
 
-def serves(address: str, timeout_s: float = 1.0) -> bool:
+def serves(address: str, access: Access, timeout_s: float = 1.0) -> bool:
     """Whether a gRPC server answers there: SERVING, or reachable where it has no health service."""
-    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with channel_to(address, access) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its published types leave its methods out
         try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s, metadata=access.for_grpcio)
         except grpc.RpcError as error:
             return error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND}
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

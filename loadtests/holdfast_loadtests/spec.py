@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from holdfast.cli import InputError
+from holdfast_loadtests.access import Tls
 from holdfast_loadtests.codes import CODE_NAMES
 from holdfast_loadtests.hints import nearest
 from holdfast_loadtests.step_types import Metadata, PaceOption
@@ -186,7 +187,12 @@ class MixEntry(Strict):
 
 
 class LoadSpec(Strict):
-    """The whole load: open (`arrivals`) or closed model (`users`), over scenarios and single calls by weight."""
+    """The whole load: open (`arrivals`) or closed model (`users`), over scenarios and single calls by weight.
+
+    Without `tls` it is plain text; `tls: {}` trusts the system's CAs. The server's certificate must name `authority`,
+    or else the host of the target's address (127.0.0.1 where the run starts the target). `metadata` goes with every
+    call; values of names that end in `-bin` are in base64.
+    """
 
     arrivals: list[Arrivals] | None = Field(default=None, min_length=1, max_length=1000)
     users: int | None = Field(default=None, ge=1, le=CONCURRENCY_MAX)
@@ -196,6 +202,9 @@ class LoadSpec(Strict):
     connections: int | None = Field(default=None, ge=1, le=CONCURRENCY_MAX)
     concurrency: int | None = Field(default=None, ge=1, le=CONCURRENCY_MAX)
     via: Literal["proxy", "direct"] = "proxy"
+    tls: Tls | None = None
+    authority: str = Field(default="", pattern=r"^[!-~]*$")
+    metadata: Metadata = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli import InputError
 from holdfast_chaos import progress, session
 from holdfast_chaos.consoles import wide_console
 from holdfast_chaos.experiment import load_experiment
+from holdfast_loadtests.access import Tls
 from holdfast_slo.report.table import render
 
 
@@ -18,6 +20,9 @@ from holdfast_slo.report.table import render
 @click.option(
     "--prometheus", metavar="URL", help="A Prometheus that already scrapes the target, in place of the run's own."
 )
+@click.option("--ca", metavar="FILE", help="TLS, trusting this CA, in place of the experiment's.")
+@click.option("--cert", metavar="FILE", help="Own certificate of the load (mTLS).")
+@click.option("--key", metavar="FILE", help="Its key.")
 @click.option("--seed", type=click.IntRange(min=0), help="Fixes every random choice; default: the experiment's.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the bundle; default: out/<experiment>.")
 @click.option(
@@ -28,6 +33,9 @@ def run(
     experiment: str,
     target: str | None,
     prometheus: str | None,
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
     seed: int | None,
     out: Path | None,
     overrides: tuple[str, ...],
@@ -43,7 +51,10 @@ def run(
       holdfast run my-experiment.yaml --target 127.0.0.1:50051 --out out/mine
       holdfast run fleet-under-fire --set load.arrivals.0.rate=20/s --json | jq .verdict
     """
-    resolved = load_experiment(experiment, overrides, target=target, seed=seed)
+    if bool(cert) != bool(key):
+        raise InputError("--cert and --key go together: a certificate is of no use without its key")
+    tls = Tls(ca=ca, cert=cert, key=key) if ca or cert else None
+    resolved = load_experiment(experiment, overrides, target=target, seed=seed, tls=tls)
     out = out or Path("out") / resolved.name
     typed = shlex.join(["holdfast", *sys.argv[1:]])
     if as_json:

@@ -1,23 +1,15 @@
 """TLS, metadata, deadlines and cancellation, against real grpcio servers."""
 
-# ruff: noqa: N802  # names are the generated stubs'
-
 import asyncio
 import json
 import ssl
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 
-import grpc
 import pytest
-from grpc_reflection.v1alpha import reflection
 
 from holdfast.cli import InputError
-from holdfast.registry.v1 import agent_registry_service_pb2 as registry
-from holdfast.registry.v1 import agent_registry_service_pb2_grpc as registry_grpc
 from holdfast_loadtests.channels import Channel, expire
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.reflection import fetch
@@ -25,42 +17,7 @@ from holdfast_loadtests.security import Security
 from holdfast_loadtests.targets import target_of
 from support.certificates import Authority
 from support.codec_server import until
-
-SERVICE = "holdfast.registry.v1.AgentRegistryService"
-
-
-@dataclass
-class Seen(registry_grpc.AgentRegistryServiceServicer):
-    """Answers ListAgents and keeps what it was told; GetAgent waits until its call has ended."""
-
-    metadata: list[dict[str, str | bytes]] = field(default_factory=list)
-    left_s: list[float] = field(default_factory=list)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def ListAgents(self, request, context):
-        self.metadata.append(dict(context.invocation_metadata()))
-        self.left_s.append(context.time_remaining())
-        return registry.ListAgentsResponse(revision=7)
-
-    def GetAgent(self, request, context):
-        ended = threading.Event()
-        context.add_callback(ended.set)
-        ended.wait(30)
-        self.cancelled.set()
-        return registry.GetAgentResponse()
-
-
-class Needing(grpc.ServerInterceptor):
-    """Refuses every call, reflection's too, without the token."""
-
-    def intercept_service(self, continuation, details):
-        if ("x-token", "secret") in details.invocation_metadata:
-            return continuation(details)
-
-        def refuse(_requests, context):
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
-
-        return grpc.stream_stream_rpc_method_handler(refuse)
+from support.secured_server import SERVICE, Needing, credentials, serving
 
 
 @pytest.fixture(scope="module")
@@ -71,32 +28,8 @@ def authority(tmp_path_factory):
 @pytest.fixture
 def serve():
     """Starts servers: gives each one's address and what it saw."""
-    running = []
-
-    def start(credentials=None, interceptors=()):
-        server = grpc.server(ThreadPoolExecutor(4), interceptors=interceptors)
-        seen = Seen()
-        registry_grpc.add_AgentRegistryServiceServicer_to_server(seen, server)
-        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server)
-        port = (
-            server.add_secure_port("127.0.0.1:0", credentials)
-            if credentials
-            else server.add_insecure_port("127.0.0.1:0")
-        )
-        server.start()
-        running.append(server)
-        return f"127.0.0.1:{port}", seen
-
-    yield start
-    for server in running:
-        server.stop(0).wait()
-
-
-def credentials(authority, *names, asks_for_own=False):
-    cert, key = authority.issue("server", *(names or ("IP:127.0.0.1", "DNS:registry.test")))
-    pair = [(key.read_bytes(), cert.read_bytes())]
-    ca = authority.ca.read_bytes() if asks_for_own else None
-    return grpc.ssl_server_credentials(pair, root_certificates=ca, require_client_auth=asks_for_own)
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(serving(*arguments))
 
 
 def load(*arguments):
@@ -124,7 +57,7 @@ def test_a_load_over_mtls_with_metadata_reaches_the_server_as_it_was_written(ser
 
 
 def test_reflection_has_the_metadata_of_the_load(serve):
-    address, _ = serve(interceptors=[Needing()])
+    address, _ = serve(None, [Needing()])
     assert fetch(target_of(address, metadata=[("x-token", "secret")])).services == [SERVICE]
     with pytest.raises(InputError, match="Unauthenticated: no token"):
         fetch(target_of(address))

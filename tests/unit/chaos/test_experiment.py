@@ -11,6 +11,8 @@ import yaml
 from holdfast.cli import InputError
 from holdfast_chaos.experiment import PACKAGED, Target, json_schema, load_experiment, packaged_names
 from holdfast_chaos.planning import make_plan
+from holdfast_loadtests.access import Tls
+from support.certificates import Authority
 
 MINIMAL = """\
 apiVersion: holdfast/v1
@@ -127,3 +129,42 @@ def test_a_kill_lasts_until_its_restart_and_says_nothing_else(tmp_path: Path) ->
 def test_a_pattern_stands_for_every_fault_window(tmp_path: Path) -> None:
     text = MINIMAL.replace("[availability.yaml]", "[{openslo: availability.yaml, phases: ['fault:*']}]")
     assert load_experiment(written(tmp_path, text)).objectives[0].phases == ("fault:slow-net",)
+
+
+def secured(tls: str, more: str = "") -> str:
+    return MINIMAL.replace("  mix:", f"  tls: {tls}\n{more}  mix:")
+
+
+def test_files_of_tls_are_found_beside_the_experiment_and_the_target_gives_the_name(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("client")
+    text = secured(f"{{ca: test-ca.pem, cert: {cert.name}, key: {key.name}}}", "  metadata: {x-token: secret}\n")
+    access = load_experiment(written(tmp_path, text)).access
+    assert access.security is not None
+    assert (access.security.ca, access.security.cert, access.security.key) == (str(authority.ca), str(cert), str(key))
+    assert access.authority == "127.0.0.1:9000", "the load dials a proxy, but speaks to the target"
+    assert access.for_grpcio == (("x-token", "secret"),)
+    named = load_experiment(written(tmp_path, secured("{ca: test-ca.pem}", "  authority: a.test\n"))).access
+    assert named.authority == "a.test"
+    flagged = load_experiment(written(tmp_path, MINIMAL), tls=Tls(ca=str(authority.ca))).access
+    assert flagged.security is not None
+    assert flagged.security.ca == str(authority.ca)
+
+
+@pytest.mark.parametrize(
+    ("tls", "more", "said"),
+    [
+        ("{ca: nowhere.pem}", "", ["exp.yaml:7", "no file 'nowhere.pem' there"]),
+        ("{ca: exp.yaml}", "", ["exp.yaml:7", "PEM files"]),
+        ("{cert: exp.yaml}", "", ["exp.yaml:7", "`cert` and `key` together"]),
+        ("{}", "  metadata: {grpc-timeout: 1S}\n", ["exp.yaml:8", "not for callers to set"]),
+        ("{}", "  metadata: {x-bin: '%'}\n", ["exp.yaml:8", "no base64"]),
+    ],
+)
+def test_what_is_wrong_with_tls_or_metadata_is_said_with_its_place(
+    tmp_path: Path, tls: str, more: str, said: list[str]
+) -> None:
+    with pytest.raises(InputError) as refused:
+        load_experiment(written(tmp_path, secured(tls, more)))
+    for text in said:
+        assert text in refused.value.message
