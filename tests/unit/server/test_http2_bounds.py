@@ -382,7 +382,7 @@ def test_resets_that_cross_are_no_flood() -> None:
 
 def test_a_server_may_reset_each_stream_once_and_more_is_a_flood() -> None:
     """A reset may cross the stream's end; of those beyond one for each stream, the bound on idle frames holds."""
-    client = Connection(is_server=False, events=Happened(), limits=SMALL)
+    client = Connection(is_server=False, events=Happened(), limits=SMALL, clock=Clock())
     client.receive(settings_frame([]))
     for stream_id in range(1, 11, 2):
         client.open(Heard(), REQUEST, ends=True)
