@@ -107,6 +107,8 @@ def _int(parts: Sequence[str]) -> Draw:
     lowest, highest = int(parts[0]), int(parts[1])
     if lowest > highest:
         raise ValueError(f"{lowest} is above {highest}")
+    if lowest < -(1 << 63) or highest >= 1 << 64:
+        raise ValueError("numbers must fit 64 bits, as those of messages do")
     span = highest - lowest + 1
     return lambda draws: lowest + int(draws.uniform() * span)
 

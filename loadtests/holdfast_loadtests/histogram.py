@@ -80,6 +80,11 @@ class Histogram:
             found.append(min(highest_us(ordered[position][0]), self.max_us) if position < len(ordered) else 0)
         return found
 
+    def count_above(self, value_us: int) -> int:
+        """How many values are in buckets above that of this value."""
+        own = bucket_of(value_us)
+        return sum(count for bucket, count in self.counts.items() if bucket > own)
+
     def as_json(self) -> dict[str, object]:
         """Every bucket by its lowest value, for files and other processes."""
         buckets = {str(lowest_us(bucket)): count for bucket, count in sorted(self.counts.items())}

@@ -14,6 +14,10 @@ WELL_KNOWN: Final = "google.protobuf."
 """Messages of this package have JSON forms of their own (a Duration is "30s"): their fields are not looked into."""
 
 
+INDEX_DIGITS_MAX: Final = 9
+"""No message has a list of a thousand million."""
+
+
 class MisfitError(ValueError):
     """A value does not fit a message; the text names the field."""
 
@@ -31,7 +35,7 @@ def encode(message_class: type[Message], value: Mapping[str, Any]) -> bytes:
     """
     try:
         return json_format.ParseDict(dict(value), message_class()).SerializeToString()
-    except (json_format.Error, TypeError, ValueError) as error:
+    except (json_format.Error, TypeError, ValueError, SystemError) as error:  # the last for keys with lone surrogates
         raise misfit(descriptor_of(message_class), value, str(error)) from error
 
 
@@ -104,7 +108,7 @@ class Path:
         if not field.is_repeated:
             return None
         what = "a key" if is_map(field) else "an index, from 0"
-        if not parts or not (is_map(field) or parts[0].isdecimal()):
+        if not parts or not (is_map(field) or (parts[0].isdecimal() and len(parts[0]) <= INDEX_DIGITS_MAX)):
             raise MisfitError(f"{self.text!r}: {field.name} holds many; say which with {what}: '{field.name}.0'")
         return parts.pop(0) if is_map(field) else int(parts.pop(0))
 

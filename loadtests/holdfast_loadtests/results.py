@@ -53,10 +53,18 @@ class Results:
         """Calls that ended during the load, for each second of it."""
         return self.ended_by_stop / max(self.seconds, 1e-9)
 
-    def quantile_ms(self, share: float) -> float:
+    def late(self, over_ms: float) -> int:
+        """Calls that the generator sent later than it should have, by more than so much."""
+        return self.lag.count_above(round(over_ms * 1000.0))
+
+    def quantile_ms(self, share: float, left_out: int = 0) -> float:
         """The latency at a share of all calls, where one that failed or was never sent is slower than any that did not.
 
         Infinite where the share falls on such calls, NaN without calls: an error that comes quickly is not fast.
+
+        Args:
+            share: of all calls, 0 to 1.
+            left_out: so many of the slowest calls that did not fail are not counted.
         """
         good = Histogram()
         good.add(self.latency)
@@ -64,11 +72,12 @@ class Results:
             good.counts[bucket] -= count
             if not good.counts[bucket]:
                 del good.counts[bucket]
-        total = self.ended + self.never_sent
+        left_out = min(left_out, good.count)
+        total = self.ended + self.never_sent - left_out
         rank = max(math.ceil(round(total * share, 9)), 1)
         if not total:
             return math.nan
-        if rank > good.count:
+        if rank > good.count - left_out:
             return math.inf
         return good.quantiles_us([rank / good.count])[0] / 1000.0
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
@@ -24,7 +24,7 @@ from holdfast.cli import InputError
 from holdfast_loadtests.access import Tls
 from holdfast_loadtests.codes import CODE_NAMES
 from holdfast_loadtests.hints import nearest
-from holdfast_loadtests.step_types import Metadata, PaceOption
+from holdfast_loadtests.step_types import Metadata, PaceOption, Request
 from holdfast_loadtests.templates import BUILT_IN, names_in, problem_in
 from holdfast_slo.documents import Strict
 from holdfast_slo.durations import Duration
@@ -76,7 +76,6 @@ Call = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*/[A-Za-z_]\w*$", examples=
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][\w-]{0,62}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,62}$")]
 Code = Annotated[str, AfterValidator(_code), WithJsonSchema({"type": "string", "enum": list(CODE_NAMES)})]
-Request = dict[str, Any]
 
 
 class Arrivals(Strict):
@@ -130,7 +129,7 @@ class Step(Strict):
     deadline: Duration | None = None
     capture: dict[Identifier, str] = Field(default_factory=dict)
     expect: list[Code] = Field(default_factory=lambda: ["OK"], min_length=1)
-    asserts: dict[str, Any] = Field(default_factory=dict, alias="assert")
+    asserts: Request = Field(default_factory=dict, alias="assert")
     always: bool = False
     until_definite: Duration | None = None
 

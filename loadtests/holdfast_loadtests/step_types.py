@@ -1,7 +1,7 @@
-"""Types of a step's values that have rules of their own: the pace of a stream, and metadata."""
+"""Types of a step's values that have rules of their own: its messages, the pace of a stream, and metadata."""
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -25,6 +25,24 @@ def _pace(value: object) -> timedelta | Literal["on_answer"]:
 
 def _pace_text(value: timedelta | str) -> str:
     return value if isinstance(value, str) else format_duration(value)
+
+
+DEPTH_MAX: Final = 100
+"""Deepest nesting of a request: more is more than protobuf reads, https://protobuf.dev/programming-guides/proto-limits."""
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(DEPTH_MAX):
+        inner = [list(one.values() if isinstance(one, dict) else one) for one in level if isinstance(one, dict | list)]
+        level = [item for items in inner for item in items]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {DEPTH_MAX} deep, which protobuf does not read")
+
+
+Request = Annotated[dict[str, Any], AfterValidator(_shallow)]
+"""A message as JSON, perhaps with holes in its texts."""
 
 
 def _metadata(value: dict[str, str]) -> dict[str, str]:

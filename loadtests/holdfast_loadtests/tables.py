@@ -88,7 +88,7 @@ def _json_rows(text: str, name: str) -> Iterator[dict[str, str]]:
 def _json_row(line: str, where: str) -> dict[str, str]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: no valid JSON: {error}") from error
     if not isinstance(row, dict) or not row:
         raise InputError(f"{where}: expected one JSON object with the row's columns, got {line[:80]!r}")

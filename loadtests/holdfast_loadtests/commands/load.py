@@ -203,7 +203,7 @@ def _request(text: str) -> object:
     try:
         raw = Path(text[1:]).read_text() if text.startswith("@") else text
         found = json.loads(raw)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--data {text[:60]!r}: expected a JSON object or @FILE with one: {error}") from error
     if not isinstance(found, dict):
         raise InputError(f'--data {text[:60]!r}: expected a JSON object, like \'{{"name": "x"}}\'')

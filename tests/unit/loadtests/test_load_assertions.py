@@ -58,6 +58,34 @@ def test_an_assertion_compares_what_was_measured_with_its_limit(text, holds):
     assert parse_assertion(text).judge(results(HUNDRED))[0] is holds
 
 
+STALLED = {"good_ms": [10.0] * 995 + [300.0] * 5, "lag_ms": [0.1] * 995 + [290.0] * 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("p99.9 < 50ms", None),
+        ("max < 50ms", None),
+        ("mean < 11ms", None),
+        ("max > 100ms", None),
+        ("p99 < 50ms", True),
+        ("p99.9 < 1s", True),
+        ("max < 5ms", False),
+        ("p50 < 5ms", False),
+        ("calls == 1000", True),
+        ("lag < 1ms", True),
+    ],
+)
+def test_what_only_a_stall_of_the_generator_decides_is_not_decided(text, holds):
+    found = results(**STALLED)
+    assert found.saturated == "", "half a percent of the calls is not enough to call it saturated"
+    judged, words = parse_assertion(text).judge(found)
+    assert judged is holds
+    assert ("without the 5 calls that the generator sent over" in words) is (holds is None)
+    punctual = results(good_ms=STALLED["good_ms"])
+    assert parse_assertion("p99.9 < 50ms").judge(punctual)[0] is False, "without a stall it is the server's"
+
+
 def test_a_backlog_that_is_answered_after_the_load_is_no_throughput():
     assert parse_assertion("rps >= 9").judge(results(HUNDRED, late=20))[0] is False
     assert parse_assertion("calls == 100").judge(results(HUNDRED, late=20))[0] is True
