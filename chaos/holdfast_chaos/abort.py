@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from holdfast_chaos.experiment import AbortRule
 from holdfast_loadtests.codes import SERVER_FAULTS
-from holdfast_loadtests.engine import Snapshot
+from holdfast_loadtests.snapshots import Snapshot
 
 RATIO_OVER_S = 2.0
 """An error ratio is taken over the calls of this long, so that it follows the service and not the whole run."""

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from holdfast_loadtests.engine import Snapshot
+from holdfast_loadtests.snapshots import Snapshot
 
 LINE_EVERY_S = 5.0
 """How often a line is printed where there is no terminal to redraw."""

@@ -27,7 +27,8 @@ from holdfast_chaos.samples import EXTENDED, needs, unmet
 from holdfast_chaos.stand import PROXY_NAME, StandBuilder
 from holdfast_chaos.timeline import PlannedFault, PlannedPhase
 from holdfast_chaos.toxiproxy import ToxiproxyError
-from holdfast_loadtests.engine import LoadError, LoadPlan, LoadRun
+from holdfast_loadtests.engine import LoadError, LoadRun
+from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.summary import LoadSummary
 from holdfast_slo.evaluate import PhaseWindow
 from holdfast_slo.openslo import Objective

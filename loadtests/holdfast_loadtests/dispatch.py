@@ -47,6 +47,10 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Work] = deque()
         self._free: deque[tuple[int, float]] = deque()
+        self._users = 0
+        self._users_made = 0
+        self._leaving = 0
+        self._retired: list[int] = []
         self._is_handing_out = False
         self._parked: dict[tuple[str, int], deque[Work]] = {}
         self._parked_count = 0
@@ -62,14 +66,38 @@ class Dispatcher:
     def start(self, start_s: float, users: int) -> None:
         """Begins: scenarios fall due from `start_s` on, and so many users are free."""
         self._start_s = start_s
+        self._users = self._users_made = users
         self._free.extend((user, float("-inf")) for user in range(users))
         self._next = next(self._schedule, None)
         self._timer = self._loop.call_soon(self._draw if self._closed else self._look)
 
+    def resize(self, users: int) -> None:
+        """The closed model's users become so many; one too many leaves once the scenario that it runs has ended."""
+        now_s = self._clock.now_s()
+        while self._users < users:
+            self._users += 1
+            if self._leaving:
+                self._leaving -= 1
+            else:
+                self._free.append((self._retired.pop() if self._retired else self._users_made, now_s))
+                self._users_made = max(self._users_made, self._free[-1][0] + 1)
+        while self._users > users:
+            self._users -= 1
+            if self._free:
+                self._retired.append(self._free.pop()[0])
+            else:
+                self._leaving += 1
+        if not self.is_stopped:
+            self._loop.call_soon(self._draw)
+
     def done(self, user: int, work: Work, free_s: float) -> None:
         """The scenario ended at `free_s`: its row goes to who waited longest for it, its user to what waits."""
         self._running -= 1
-        self._free.append((user, free_s))
+        if self._leaving:
+            self._leaving -= 1
+            self._retired.append(user)
+        else:
+            self._free.append((user, free_s))
         row = _held_row(work.due)
         if row is not None:
             self._pass_on(row)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -18,6 +18,7 @@ from holdfast_loadtests.lives import Life, ReadyStep
 from holdfast_loadtests.metadata import wire_metadata
 from holdfast_loadtests.records import RecordWriter
 from holdfast_loadtests.schedule import Tables, schedule
+from holdfast_loadtests.shares import WHOLE, Share
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.tally import Lane, Started, Tally
 from holdfast_loadtests.targets import Target
@@ -36,6 +37,7 @@ class Driver:
         descriptors: of the target's services.
         target: where the calls go.
         record: gets every call; None where totals are enough.
+        share: the part of the schedule that is made here.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Driver:
         descriptors: Descriptors,
         target: Target,
         record: RecordWriter | None,
+        share: Share = WHOLE,
     ) -> None:
         self.clock = RunClock()
         self.phases = PhaseLog("")
@@ -55,10 +58,10 @@ class Driver:
         self.gave_up = False
         self.ended_by_stop = 0
         self.unended = 0
-        self.notes: Counter[str] = Counter()
-        self.channels: Sequence[Channel] = ()
+        self.notes: Counter[tuple[str, str]] = Counter()
+        self.channels: list[Channel] = []
         self.dispatcher = Dispatcher(
-            schedule(spec, tables, seed), self.clock, closed=spec.users is not None, begin=self._begin
+            share.of(schedule(spec, tables, seed)), self.clock, closed=spec.users is not None, begin=self._begin
         )
         self.steps = {
             name: tuple(_ready(name, step, target, keeps_digest=record is not None) for step in steps)
@@ -108,10 +111,10 @@ class Driver:
         return self.tally.lane(Started(method.grpc_type, method.service, method.name, phase))
 
     def note(self, method: Method, code: str, wrong: str) -> None:
-        """Keeps what was wrong with an answer, in words."""
-        text = f"{method.name} {code}: {wrong}"[:300]
-        if text in self.notes or len(self.notes) < NOTES_MAX:
-            self.notes[text] += 1
+        """Keeps what was wrong with an answer, in words, by `service/method`."""
+        key = (f"{method.service}/{method.name}", f"{code}: {wrong}"[:300])
+        if key in self.notes or len(self.notes) < NOTES_MAX:
+            self.notes[key] += 1
 
     def at(self, life: Life, due_s: float, then: Callable[[float], None]) -> None:
         """Calls back with `due_s` once it has come; ends the life where that is after the end of the load."""

@@ -6,33 +6,31 @@ summary = run.finish()
 run.close()
 """
 
-import base64
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from holdfast_loadtests.calls import compile_calls
 from holdfast_loadtests.descriptors import Descriptors
+from holdfast_loadtests.ledger import Ledger
+from holdfast_loadtests.plans import RECORD_NAME, LoadPlan, wire_plan
 from holdfast_loadtests.records import read_calls
 from holdfast_loadtests.reflection import fetch
-from holdfast_loadtests.security import Security
-from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.snapshots import Snapshot
 from holdfast_loadtests.summary import LoadSummary, summarize
 from holdfast_loadtests.targets import target_of
 
 ENGINE: Final = "holdfast http2"
 """What makes the load: gRPC at the level of HTTP/2 frames, on uvloop."""
 
-RECORD_NAME: Final = "calls.csv.gz"
 LOG_NAME: Final = "load-worker.log"
 READY_WITHIN_S: Final = 30.0
 ORDER_WITHIN_S: Final = 10.0
@@ -42,52 +40,6 @@ _LOG_TAIL_CHARS: Final = 2_000
 
 class LoadError(Exception):
     """The load's process died, did not start or does not answer; the text holds the tail of its log."""
-
-
-@dataclass(frozen=True)
-class LoadPlan:
-    """What to load, with what.
-
-    `target` is `host:port`; `descriptors` a serialised FileDescriptorSet, asked of the target by reflection where
-    empty. Calls due before the first `set_phase` belong to `first_phase`. Without `security` there is no TLS;
-    `authority` is what the server is to be called, the target where empty; `metadata` goes with every call, values of
-    names that end in `-bin` in base64. Without
-    `records` only totals and histograms are kept, in bounded memory.
-    """
-
-    target: str
-    spec: LoadSpec
-    tables: Mapping[str, Sequence[Mapping[str, str]]]
-    seed: int
-    descriptors: bytes = b""
-    first_phase: str = "baseline"
-    security: Security | None = None
-    authority: str = ""
-    metadata: tuple[tuple[str, str], ...] = ()
-    records: bool = True
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The load at a moment.
-
-    Rate and quantiles are of the last three seconds, counts of the whole run. `errors` are calls whose answer is not
-    one that their step expects, never sent ones included.
-    """
-
-    t_s: float = 0.0
-    phase: str = ""
-    sent: int = 0
-    ok: int = 0
-    errors: int = 0
-    never_sent: int = 0
-    rps: float = 0.0
-    p50_ms: float = 0.0
-    p95_ms: float = 0.0
-    p99_ms: float = 0.0
-    lag_p99_ms: float = 0.0
-    in_flight: int = 0
-    counts: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
 
 
 class LoadRun:
@@ -105,7 +57,7 @@ class LoadRun:
 
     @classmethod
     def start(cls, plan: LoadPlan, out_dir: Path) -> Self:
-        """Starts the load; returns once its users are connected and the first call is due.
+        """Starts the load; returns once its users are connected and the first call is due, or may become it by `begin`.
 
         Args:
             plan: the load.
@@ -122,8 +74,8 @@ class LoadRun:
         compile_calls(plan.spec, Descriptors(descriptors), plan.tables)
         run = cls(_spawn(out_dir), out_dir)
         try:
-            run._send(_wire_plan(plan, descriptors, out_dir))
-            run._wait("ready", READY_WITHIN_S)
+            run._send(wire_plan(plan, descriptors, out_dir / RECORD_NAME))
+            run._wait("connected" if plan.held else "ready", READY_WITHIN_S)
         except BaseException:
             run.close()
             raise
@@ -157,6 +109,40 @@ class LoadRun:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    @property
+    def drain_limit_s(self) -> float:
+        """The longest that `drain` may take."""
+        told = self._latest.get("ready") or self._latest["connected"]
+        return float(told["drain_limit_s"])
+
+    def begin(self) -> None:
+        """Begins a load that was held: calls fall due from now on.
+
+        Raises:
+            LoadError: the process is gone or does not answer.
+        """
+        self._send({"begin": True})
+        self._wait("ready", ORDER_WITHIN_S)
+
+    def set_users(self, users: int) -> None:
+        """The closed model's users become so many; new ones begin once connected, others end with their scenario.
+
+        Raises:
+            LoadError: the process is gone.
+        """
+        self._send({"users": users})
+
+    def news(self) -> Ledger:
+        """What was found since the last call of this; all news together are all that was found.
+
+        Raises:
+            LoadError: the process is gone or does not answer.
+        """
+        with self._changed:
+            self._latest.pop("report", None)
+        self._send({"report": True})
+        return Ledger.of_json(self._wait("report", ORDER_WITHIN_S)["news"])
 
     def set_phase(self, name: str) -> float:
         """Begins a phase; calls due from the time returned (unix seconds) on carry it, those due before do not.
@@ -199,7 +185,7 @@ class LoadRun:
             LoadError: the process died, now or before.
         """
         self._send({"stop": True})
-        return self._wait("drained", float(self._latest["ready"]["drain_limit_s"]) + ORDER_WITHIN_S)
+        return self._wait("drained", self.drain_limit_s + ORDER_WITHIN_S)
 
     def close(self) -> None:
         """Ends the process; idempotent."""
@@ -293,18 +279,3 @@ def _spawn(out_dir: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,  # Ctrl-C is for the harness, which then ends the load in order
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-
-
-def _wire_plan(plan: LoadPlan, descriptors: bytes, out_dir: Path) -> dict[str, Any]:
-    return {
-        "target": plan.target,
-        "spec": plan.spec.model_dump(mode="json", by_alias=True),
-        "tables": {name: list(rows) for name, rows in plan.tables.items()},
-        "seed": plan.seed,
-        "descriptors": base64.b64encode(descriptors).decode(),
-        "phase": plan.first_phase,
-        "security": asdict(plan.security) if plan.security else None,
-        "authority": plan.authority,
-        "metadata": list(plan.metadata),
-        "record": str((out_dir / RECORD_NAME).absolute()) if plan.records else "",
-    }

@@ -187,7 +187,7 @@ class Life:
         driver.tally.judge(answer.outcome, not wrong)
         if driver.record is not None:
             self._write(driver.record, answer, wrong, done_s)
-        elif wrong:
+        if wrong:
             driver.note(ready.compiled.method, answer.code, wrong)
         self.free_s = done_s
         if wrong and answer.outcome in ("indefinite", "refused") and self._tries_again(done_s):

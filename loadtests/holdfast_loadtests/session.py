@@ -1,7 +1,8 @@
 """The worker's life: reads its plan and its orders from stdin, tells what happens on stdout, one JSON object a line.
 
-in    the plan · {"phase": NAME} · {"stop": true} · {"exit": true}; the end of stdin means that the parent is gone
-out   {"event": "ready" | "phase" | "status" | "drained" | "error", …}
+in    the plan · {"begin": true}, where the plan says `held` · {"phase": NAME} · {"users": N} · {"report": true} ·
+      {"stop": true} · {"exit": true}; the end of stdin means that the parent is gone
+out   {"event": "connected" | "ready" | "phase" | "status" | "report" | "drained" | "error", …}
 """
 
 import asyncio
@@ -22,10 +23,12 @@ from holdfast_loadtests.channels import Channel
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.driver import Driver
 from holdfast_loadtests.exposition import Exposition
+from holdfast_loadtests.ledger import Ledger
 from holdfast_loadtests.records import RecordWriter
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.serving import MetricsServer
-from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.shares import Share
+from holdfast_loadtests.spec import CONCURRENCY_MAX, LoadSpec
 from holdfast_loadtests.stalls import Stalls
 from holdfast_loadtests.targets import target_of
 
@@ -70,15 +73,20 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._broken)
         spec = LoadSpec.model_validate(plan["spec"])
-        self._user_count = spec.user_count(plan["tables"])
+        self._user_count = spec.user_count(plan["tables"]) if plan["users"] is None else int(plan["users"])
+        self._connections_max = spec.connections or CONCURRENCY_MAX
+        self._is_held = bool(plan["held"])
         self._record = RecordWriter(Path(plan["record"])) if plan["record"] else None
         security = Security(**plan["security"]) if plan["security"] else None
-        target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
+        self._target = target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
         descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
-        self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, target, self._record)
-        count = min(spec.connections or self._user_count, self._user_count)
-        self._driver.channels = [Channel(number, target, self._driver.expiry) for number in range(count)]
+        share = Share.of_json(plan["share"])
+        self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, target, self._record, share)
+        self._add_channels(self._user_count)
         self._stalls = Stalls()
+        self._reported = Ledger()
+        self._growing: set[asyncio.Task[None]] = set()
+        self._begun = asyncio.Event()
         self._stopping = asyncio.Event()
         self._exiting = asyncio.Event()
         self._driver.phases.switch(plan["phase"], self._driver.clock.now_s())
@@ -94,6 +102,9 @@ class Session:
         address = await metrics.start()
         # One that cannot connect makes calls that fail, and those are counted.
         failures = await asyncio.gather(*(channel.connect() for channel in driver.channels))
+        if self._is_held:
+            say("connected", drain_limit_s=driver.drain_limit_s)
+            await self._begun.wait()
         gc.collect()
         gc.freeze()  # what is alive now stays: collections during the load need not look at it
         started_s = driver.clock.now_s()
@@ -130,7 +141,9 @@ class Session:
             "stall_ms_max": self._stalls.longest_s * 1000.0,
             "outcomes": dict(driver.tally.outcomes),
             "wrong": driver.tally.wrong,
-            "notes": driver.notes.most_common(),
+            "notes": [
+                [f"{method.rpartition('/')[2]} {text}", count] for (method, text), count in driver.notes.most_common()
+            ],
             "never_sent": sum(lane.never_sent for lane in driver.tally.lanes.values()),
             "failed": [[*labels, lane.wrong.as_json()] for labels, lane in driver.tally.lanes.items()],
             "latency": [[*labels, series.histogram.as_json()] for labels, series in driver.tally.latency.items()],
@@ -140,9 +153,17 @@ class Session:
     def _obey(self, order: Mapping[str, Any]) -> None:
         if "phase" in order:
             self._begin_phase(order["phase"])
+        elif "users" in order:
+            self._resize(order["users"])
+        elif order.get("report"):
+            self._tell_news()
+        elif order.get("begin"):
+            self._begun.set()
         elif order.get("stop"):
             self._stopping.set()
         elif order.get("exit"):
+            if not self._begun.is_set() and self._is_held:
+                self._end(0)
             self._exiting.set()
         else:
             self._end(EXIT_ORPHANED)
@@ -152,6 +173,32 @@ class Session:
         since_s = self._driver.clock.now_s()
         self._driver.phases.switch(name, since_s)
         say("phase", name=name, since_s=since_s)
+
+    def _resize(self, users: int) -> None:
+        """The closed model's users become so many; new ones begin once they are connected."""
+        self._user_count = users
+        before = len(self._driver.channels)
+        self._add_channels(users)
+
+        async def grow() -> None:
+            await asyncio.gather(*(channel.connect() for channel in self._driver.channels[before:]))
+            self._driver.dispatcher.resize(self._user_count)
+
+        task = self._loop.create_task(grow())
+        self._growing.add(task)
+        task.add_done_callback(self._growing.discard)
+
+    def _add_channels(self, users: int) -> None:
+        channels = self._driver.channels
+        for number in range(len(channels), min(self._connections_max, users)):
+            channels.append(Channel(number, self._target, self._driver.expiry))
+
+    def _tell_news(self) -> None:
+        """What was found since the last time that it was asked."""
+        self._driver.record_refused()
+        found = Ledger.of_tally(self._driver.tally, self._driver.notes)
+        news, self._reported = found.since(self._reported), found
+        say("report", news=news.as_json())
 
     async def _report(self) -> None:
         while not self._stopping.is_set():

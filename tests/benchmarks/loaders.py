@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import TOOLS, Running, free_ports, start_program
-from holdfast_loadtests.engine import LoadPlan, LoadRun
+from holdfast_loadtests.engine import LoadRun
+from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.results import Results, results_of
 from holdfast_loadtests.spec import LoadSpec
 

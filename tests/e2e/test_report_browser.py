@@ -1,33 +1,18 @@
 """The report in a real browser without a network."""
 
-import shutil
-
 import pytest
-from playwright.async_api import async_playwright
 
 from holdfast_slo.phases import PhaseWindow
 from holdfast_slo.report import write_bundle
 from support import verdicts
+from support.chromium import chromium
 from support.verdicts import START_S
-
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 @pytest.fixture
 async def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "no Chromium is installed: run `make tools`"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=ARGS)
-        yield browser
-        await browser.close()
+    async with chromium() as running:
+        yield running
 
 
 async def opened(browser, folder, verdict, width=1200, fleet=(), timeline=None, **options):

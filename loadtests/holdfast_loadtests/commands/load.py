@@ -16,10 +16,12 @@ from rich.text import Text
 from holdfast.cli import EXIT_INCONCLUSIVE, InputError
 from holdfast_loadtests import spec as load_spec
 from holdfast_loadtests.assertions import EXAMPLES, Assertion, parse_assertion
-from holdfast_loadtests.engine import LoadError, LoadPlan, LoadRun, Snapshot
+from holdfast_loadtests.engine import LoadError, LoadRun
 from holdfast_loadtests.metadata import wire_metadata
+from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.results import SHARES, Results, results_of
 from holdfast_loadtests.security import Security
+from holdfast_loadtests.snapshots import Snapshot
 from holdfast_loadtests.spec import CONCURRENCY_MAX, LoadSpec
 from holdfast_loadtests.summary import unended_text
 from holdfast_loadtests.tables import load_table

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from holdfast_loadtests.engine import LoadPlan, LoadRun
+from holdfast_loadtests.engine import LoadRun
+from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.records import read_calls
 from holdfast_loadtests.spec import LoadSpec
 from support.codec_server import until

@@ -10,7 +10,8 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.cli import InputError
-from holdfast_loadtests.engine import LoadError, LoadPlan, LoadRun
+from holdfast_loadtests.engine import LoadError, LoadRun
+from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.records import read_calls
 from holdfast_loadtests.reflection import fetch
 from holdfast_loadtests.spec import LoadSpec

@@ -5,7 +5,7 @@ import pytest
 from holdfast_chaos.abort import AbortWatch
 from holdfast_chaos.experiment import AbortRule
 from holdfast_loadtests.codes import SERVER_FAULTS
-from holdfast_loadtests.engine import Snapshot
+from holdfast_loadtests.snapshots import Snapshot
 from holdfast_slo.openslo import load_objective, packaged_objectives
 
 RULE = AbortRule.model_validate({"when": "error_ratio > 0.5", "for": "3s"})

@@ -151,3 +151,53 @@ async def test_in_the_closed_model_a_call_is_due_when_its_user_became_free():
     users.dispatcher.done(user, first, start_s + 1.0)  # and the loop stands still until it looks
     await asyncio.sleep(0)
     assert users.running[-1][1].due_s == start_s + 1.0
+
+
+CLOSED = LoadSpec.model_validate({"users": 1, "mix": [{"call": "p.S/M"}]})
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_users_of_the_closed_model_grow_at_once_and_shrink_as_their_scenarios_end():
+    users = Users(CLOSED)
+    users.dispatcher.start(users.clock.now_s(), 0)
+    await settled()
+    assert users.running == []
+    users.dispatcher.resize(4)
+    await settled()
+    assert sorted(user for user, _ in users.running) == [0, 1, 2, 3]
+    users.dispatcher.resize(1)
+    await settled()
+    assert len(users.running) == 4  # none is cut off
+    users.end_all()
+    await settled()
+    assert len(users.running) == 1
+    users.dispatcher.resize(3)
+    await settled()
+    assert len({user for user, _ in users.running}) == len(users.running) == 3
+    assert {user for user, _ in users.running} <= {0, 1, 2, 3}  # numbers come back, and connections with them
+
+
+async def test_users_asked_back_before_they_left_stay():
+    users = Users(CLOSED)
+    users.dispatcher.start(users.clock.now_s(), 3)
+    await settled()
+    users.dispatcher.resize(0)
+    users.dispatcher.resize(2)
+    users.end_all()
+    await settled()
+    assert len(users.running) == 2
+
+
+async def test_a_load_that_is_over_takes_no_more_users():
+    users = Users(CLOSED)
+    users.dispatcher.start(users.clock.now_s(), 1)
+    await settled()
+    users.dispatcher.stop()
+    users.dispatcher.resize(5)
+    users.end_all()
+    await settled()
+    assert users.running == []
