@@ -12,6 +12,7 @@ from typing import Any, Final
 from holdfast_chaos.events import counts, is_good, on_calls
 from holdfast_chaos.experiment import Coverage, Experiment, JudgedObjective, Resolved
 from holdfast_chaos.faults import Fault
+from holdfast_chaos.lateness import lateness_reasons
 from holdfast_chaos.processes import ProcessLife
 from holdfast_chaos.prometheus_server import SCRAPE_INTERVAL_S
 from holdfast_chaos.proof import Evidence as Traffic
@@ -363,6 +364,7 @@ def conclude(
     reasons = [*evidence.reasons, *readings.reasons]
     if summary is not None and summary.saturated:
         reasons.append(Reason(code=Code.GENERATOR_SATURATED, subject="load", message=summary.saturated))
+    reasons += lateness_reasons(readings.objectives, calls)
     if summary is not None and summary.unended:
         reasons.append(Reason(code=Code.CALLS_UNENDED, subject="load", message=unended_text(summary.unended)))
     return Verdict.build(
