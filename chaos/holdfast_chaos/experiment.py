@@ -25,6 +25,8 @@ from holdfast_chaos.faults import KINDS, Fault
 from holdfast_chaos.timeline import PlannedFault, PlannedPhase
 from holdfast_loadtests import spec as load_spec
 from holdfast_loadtests.access import PLAIN, Access, Tls
+from holdfast_loadtests.calls import compile_calls
+from holdfast_loadtests.descriptors import Descriptors, NoDescriptorsError
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.tables import load_table
@@ -250,6 +252,7 @@ class Resolved:
     objectives: tuple[JudgedObjective, ...]
     tables: Mapping[str, Sequence[Mapping[str, str]]]
     access: Access = PLAIN
+    descriptors: bytes = b""
 
     @property
     def name(self) -> str:
@@ -311,6 +314,7 @@ def load_experiment(
     beside = source.parent if isinstance(source, Path) else PACKAGED
     tables = {key: load_table(_table_file(document, key, entry, beside)) for key, entry in experiment.data.items()}
     load_spec.check(experiment.load, tables, lambda loc, *why: document.error(("load", *loc), *why))
+    descriptors = _descriptors(document, experiment, beside, tables)
     _check_processes(document, experiment)
     faults = tuple(_fault(document, index, entry, experiment) for index, entry in enumerate(experiment.faults))
     windows = tuple(_planned_fault(document, index, entry) for index, entry in enumerate(experiment.faults))
@@ -328,6 +332,7 @@ def load_experiment(
         ),
         tables=tables,
         access=_access(document, experiment, beside),
+        descriptors=descriptors,
     )
 
 
@@ -364,6 +369,26 @@ def _table_file(document: Document, key: str, entry: DataSource, beside: Path | 
     if found is None:
         loc = ("data", key, "csv" if entry.csv else "jsonl")
         raise document.error(loc, "a file beside the experiment or a packaged one", f"no file {name!r} there")
+    return found
+
+
+def _descriptors(
+    document: Document,
+    experiment: Experiment,
+    beside: Path | Traversable,
+    tables: Mapping[str, Sequence[Mapping[str, str]]],
+) -> bytes:
+    """The load's FileDescriptorSet, by which its calls are checked already; empty where the target is to be asked."""
+    name = experiment.load.protoset
+    if name is None:
+        return b""
+    loc = ("load", "protoset")
+    try:
+        found = (beside / name).read_bytes()
+        described = Descriptors(found)
+    except (OSError, NoDescriptorsError) as error:
+        raise document.error(loc, "a FileDescriptorSet beside the experiment", f"{name}: {error}") from error
+    compile_calls(experiment.load, described, tables, lambda loc, *why: document.error(("load", *loc), *why))
     return found
 
 

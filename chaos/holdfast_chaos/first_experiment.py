@@ -33,8 +33,9 @@ target: {{address: "{address}"}}
 
 load:
   arrivals: [{{rate: 50/s}}]
-  mix:
 """
+
+_PROTOSET: Final = "  protoset: {file} # what the methods take: it is not asked by reflection\n"
 
 _TAIL: Final = """
 phases: {baseline: 20s, recovery: 20s}
@@ -50,26 +51,42 @@ recovery: {within: 10s}
 """
 
 
-def first_experiment(address: str, descriptors: Descriptors) -> str:
+def first_experiment(address: str, descriptors: Descriptors, protoset: str = "") -> str:
     """The file's text.
+
+    Args:
+        address: of the target, `host:port`.
+        descriptors: of its services.
+        protoset: the file they are from, as the experiment is to name it; empty where they were asked by reflection.
 
     Raises:
         InputError: there is no unary method that could be called.
     """
     unary = [method for method in _methods(descriptors) if method.grpc_type == "unary"]
-    reading = [method for method in unary if READS.match(method.name)]
     if not unary:
         raise InputError(f"{address} has no unary method: write an experiment by hand, with streams in `scenarios`")
-    chosen = reading or unary[:1]
+    chosen = _chosen(unary)
     left_out = [method for method in unary if method not in chosen]
     lines = [_HEAD.format(address=address)]
-    if not reading:
+    lines += [_PROTOSET.format(file=json.dumps(protoset))] if protoset else []
+    lines.append("  mix:\n")
+    if not READS.match(chosen[0].name):
         lines.append("    # No method here only reads, by its name: is it safe to call this one?\n")
     lines += [f"    - {{call: {_call(method)}, request: {_request(method)}}}\n" for method in chosen]
     if left_out:
         lines.append("    # They may change things, and are left out until you say so:\n")
         lines += [f"    # - {{call: {_call(method)}, request: {_request(method)}}}\n" for method in left_out]
     return "".join([*lines, _TAIL])
+
+
+def services_called(descriptors: Descriptors) -> list[str]:
+    """Full names of the services that the first experiment calls; empty where it cannot be written."""
+    unary = [method for method in _methods(descriptors) if method.grpc_type == "unary"]
+    return list(dict.fromkeys(method.service for method in _chosen(unary)))
+
+
+def _chosen(unary: list[Method]) -> list[Method]:
+    return [method for method in unary if READS.match(method.name)] or unary[:1]
 
 
 def _methods(descriptors: Descriptors) -> Iterator[Method]:

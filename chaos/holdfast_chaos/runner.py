@@ -292,6 +292,7 @@ class Runner:
             spec=experiment.load.without_end(),
             tables=self._resolved.tables,
             seed=experiment.seed,
+            descriptors=self._resolved.descriptors,
             first_phase=timeline.WARMUP,
             security=self._resolved.access.security,
             authority=self._resolved.access.authority,

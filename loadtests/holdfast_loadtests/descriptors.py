@@ -6,9 +6,11 @@ from typing import Any, Final, Literal
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from holdfast_loadtests.hints import nearest
+
+_HOW: Final = "Make one with 'protoc --include_imports --descriptor_set_out=FILE'"
 
 MethodType = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
 
@@ -23,6 +25,10 @@ _TYPES: Final[dict[tuple[bool, bool], MethodType]] = {
 
 class UnknownMethodError(LookupError):
     """The descriptors hold no such service or method; the text says which are nearest."""
+
+
+class NoDescriptorsError(ValueError):
+    """Some bytes are no FileDescriptorSet; the text says why and how one is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +48,26 @@ class Method:
 
 
 class Descriptors:
-    """The files that describe a target's services, given as a serialised FileDescriptorSet in order of dependency."""
+    """The files that describe a target's services.
+
+    Args:
+        file_set: a serialised FileDescriptorSet in order of dependency, as protoc writes it.
+
+    Raises:
+        NoDescriptorsError: it is none, or lacks a file that another one needs.
+    """
 
     def __init__(self, file_set: bytes) -> None:
         self.file_set = file_set
         self._pool = descriptor_pool.DescriptorPool()
         self._services: dict[str, ServiceDescriptor] = {}
-        for file in descriptor_pb2.FileDescriptorSet.FromString(file_set).file:
-            self._pool.AddSerializedFile(file.SerializeToString())
-            for name in _service_names(file):
-                self._services[name] = self._pool.FindServiceByName(name)
+        try:
+            for file in descriptor_pb2.FileDescriptorSet.FromString(file_set).file:
+                self._pool.AddSerializedFile(file.SerializeToString())
+                for name in _service_names(file):
+                    self._services[name] = self._pool.FindServiceByName(name)
+        except (DecodeError, TypeError) as error:
+            raise NoDescriptorsError(f"no whole FileDescriptorSet: {str(error).strip()[:200]}. {_HOW}") from error
 
     @property
     def services(self) -> list[str]:

@@ -76,9 +76,9 @@ class _Conversation:
     async def file_set(self) -> descriptor_pb2.FileDescriptorSet:
         """The files of every service, those they need first."""
         files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-        for service in await self._services():
-            if not service.startswith("grpc.reflection."):
-                files.update((file.name, file) for file in await self._files_of(service))
+        served = [service for service in await self._services() if not service.startswith("grpc.reflection.")]
+        for service in served:
+            files.update((file.name, file) for file in await self._files_of(service))
         wanted = [name for file in files.values() for name in file.dependency]
         while wanted:
             name = wanted.pop()
@@ -88,6 +88,8 @@ class _Conversation:
                     wanted.extend(file.dependency)
             if len(files) > FILES_MAX:
                 raise _unusable(self._target, f"it names more than {FILES_MAX} files. Check its reflection service")
+        for file in files.values():
+            _keep_served(file, served)
         return descriptor_pb2.FileDescriptorSet(file=_in_order(files))
 
     async def _services(self) -> list[str]:
@@ -139,6 +141,14 @@ class _Conversation:
         prepared = Prepared(block, left_s, takes_many=True)
         self._channel.start(prepared, frame([question.SerializeToString()]), ended.set_result)
         return await ended
+
+
+def _keep_served(file: descriptor_pb2.FileDescriptorProto, served: list[str]) -> None:
+    """Leaves out the services that a file describes beside those that are there: calling them finds nobody."""
+    prefix = f"{file.package}." if file.package else ""
+    kept = [service for service in file.service if prefix + service.name in served]
+    del file.service[:]
+    file.service.extend(kept)
 
 
 def _is_well_known(name: str) -> bool:

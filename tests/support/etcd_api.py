@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
 
 _MESSAGES = {
@@ -32,12 +32,17 @@ _MESSAGES = {
     "fragment=7:bool events=11*:Event",
 }
 
+_SERVICES = {
+    "KV": "Range=RangeRequest>RangeResponse Txn=TxnRequest>TxnResponse Compact=CompactionRequest>CompactionResponse",
+    "Watch": "Watch=*WatchRequest>*WatchResponse",
+}
+
 TARGET_MOD = 2
 EVENT_DELETE = 1
 
 
-def _described() -> dict[str, type[Message]]:
-    file = FileDescriptorProto(name="etcd_subset.proto", package="etcd_subset", syntax="proto3")
+def _described() -> FileDescriptorProto:
+    file = FileDescriptorProto(name="etcd_subset.proto", package="etcdserverpb", syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for field in fields.split():
@@ -48,18 +53,31 @@ def _described() -> dict[str, type[Message]]:
                 FieldDescriptorProto.LABEL_REPEATED if number.endswith("*") else FieldDescriptorProto.LABEL_OPTIONAL
             )
             if kind in _MESSAGES:
-                added.type, added.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".etcd_subset.{kind}"
+                added.type, added.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".etcdserverpb.{kind}"
             else:
                 added.type = FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
-    return message_factory.GetMessages([file], descriptor_pool.DescriptorPool())
+    for name, methods in _SERVICES.items():
+        service = file.service.add(name=name)
+        for method in methods.split():
+            label, _, rest = method.partition("=")
+            taken, _, given = rest.partition(">")
+            added_method = service.method.add(name=label, input_type=f".etcdserverpb.{taken.lstrip('*')}")
+            added_method.output_type = f".etcdserverpb.{given.lstrip('*')}"
+            added_method.client_streaming, added_method.server_streaming = taken[0] == "*", given[0] == "*"
+    return file
 
 
-_CLASSES = _described()
+def descriptor_set() -> bytes:
+    """What is described here, as a serialised FileDescriptorSet: etcd has no reflection."""
+    return FileDescriptorSet(file=[_described()]).SerializeToString()
+
+
+_CLASSES = message_factory.GetMessages([_described()], descriptor_pool.DescriptorPool())
 
 
 def message(name: str, **fields: object) -> Any:
     """A message of the API."""
-    return _CLASSES[f"etcd_subset.{name}"](**fields)
+    return _CLASSES[f"etcdserverpb.{name}"](**fields)
 
 
 def _serialized(sent: Message) -> bytes:
@@ -76,7 +94,7 @@ class Etcd:
         call = self._channel.unary_unary(
             f"/etcdserverpb.KV/{method}",
             request_serializer=_serialized,
-            response_deserializer=_CLASSES[f"etcd_subset.{answer}"].FromString,
+            response_deserializer=_CLASSES[f"etcdserverpb.{answer}"].FromString,
         )
         return call(request, timeout=30, wait_for_ready=True)
 
@@ -112,7 +130,7 @@ class Etcd:
         call = self._channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=_serialized,
-            response_deserializer=_CLASSES["etcd_subset.WatchResponse"].FromString,
+            response_deserializer=_CLASSES["etcdserverpb.WatchResponse"].FromString,
         )
         creation = message(
             "WatchCreateRequest",

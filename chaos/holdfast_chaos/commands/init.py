@@ -1,12 +1,14 @@
 """`holdfast init`: a first experiment for a service that is running."""
 
+import os
 from pathlib import Path
 
 import click
 
 from holdfast.cli import InputError
-from holdfast_chaos.first_experiment import first_experiment
-from holdfast_loadtests.descriptors import Descriptors
+from holdfast_chaos.first_experiment import first_experiment, services_called
+from holdfast_chaos.first_objectives import first_objectives
+from holdfast_loadtests.protosets import read_protoset
 from holdfast_loadtests.reflection import fetch
 from holdfast_loadtests.targets import target_of
 
@@ -23,9 +25,11 @@ from holdfast_loadtests.targets import target_of
     help="A FileDescriptorSet, where there is no reflection.",
 )
 def init(target: str, out: Path, force: bool, protoset: Path | None) -> None:
-    """Write a first experiment for the service at HOST:PORT, from what it says of itself by reflection.
+    """Write a first experiment and objectives for the service at HOST:PORT, from what it says of itself by reflection.
 
-    It calls every method that by its name only reads, with a request to be filled in, and slows the network down.
+    The experiment calls every method that by its name only reads, with a request to be filled in, and slows the network
+    down. The objectives, availability and latency of the services called, are OpenSLO files beside it; those that are
+    there already stay as they are.
 
     \b
     Examples:
@@ -34,10 +38,16 @@ def init(target: str, out: Path, force: bool, protoset: Path | None) -> None:
     """
     if out.exists() and not force:
         raise InputError(f"{out} is there already: give another --out, or --force to replace it")
-    descriptors = Descriptors(protoset.read_bytes()) if protoset else fetch(target_of(target))
-    text = first_experiment(target, descriptors)
-    try:
-        out.write_text(text)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    descriptors = read_protoset(protoset) if protoset else fetch(target_of(target))
+    named = os.path.relpath(protoset.resolve(), out.resolve().parent) if protoset else ""
+    text = first_experiment(target, descriptors, named)
+    objectives = {out.parent / name: text for name, text in first_objectives(services_called(descriptors)).items()}
+    missing = {path: text for path, text in objectives.items() if not path.exists()}
+    for path, content in {**missing, out: text}.items():
+        try:
+            path.write_text(content)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    for path in objectives:
+        click.echo(f"{path}: " + ("set its target" if path in missing else "was there, and stays as it is"))
     click.echo(f"{out}: look at its requests, then: holdfast plan {out}")

@@ -19,6 +19,7 @@ from holdfast_loadtests.assertions import EXAMPLES, Assertion, parse_assertion
 from holdfast_loadtests.engine import LoadError, LoadRun
 from holdfast_loadtests.metadata import wire_metadata
 from holdfast_loadtests.plans import LoadPlan
+from holdfast_loadtests.protosets import read_protoset
 from holdfast_loadtests.results import SHARES, Results, results_of
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.snapshots import Snapshot
@@ -140,7 +141,7 @@ def _plan(target: str, call: str, options: Mapping[str, Any]) -> LoadPlan:
         spec=spec,
         tables=tables,
         seed=options["seed"],
-        descriptors=protoset.read_bytes() if protoset else b"",
+        descriptors=read_protoset(protoset).file_set if protoset else b"",
         first_phase="load",
         security=Security(options["ca"], options["cert"], options["key"]) if is_tls else None,
         authority=options["authority"],

@@ -5,10 +5,13 @@ from collections import Counter
 
 import pytest
 
+from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.engine import LoadRun
 from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.records import read_calls
+from holdfast_loadtests.reflection import fetch
 from holdfast_loadtests.spec import LoadSpec
+from holdfast_loadtests.targets import target_of
 from support.codec_server import until
 from support.interop_cases import (
     ANSWER_SIZES,
@@ -106,10 +109,7 @@ def test_the_cases_as_steps_of_a_load(server, tmp_path):
     spec = LoadSpec.model_validate(
         {"users": 3, "connections": 2, "deadline": "20s", "scenarios": [{"name": "all", "steps": STEPS}]}
     )
-    by_reflection = server.name != "node"  # grpc-js has none of its own
-    plan = LoadPlan(
-        server.address, spec, {}, 1, descriptors=b"" if by_reflection else descriptor_set(), security=server.security
-    )
+    plan = LoadPlan(server.address, spec, {}, 1, descriptors=descriptor_set(), security=server.security)
     with LoadRun.start(plan, tmp_path) as run:
         poll(lambda: run.snapshot().sent > 6 * len(STEPS), "some scenarios to end", 60)
         summary = run.finish()
@@ -117,6 +117,15 @@ def test_the_cases_as_steps_of_a_load(server, tmp_path):
     made = Counter(call.step for call in read_calls(run.record))
     assert made[0] >= 3
     assert made[len(STEPS) - 1] >= 3, made
+
+
+@pytest.mark.parametrize("name", ["go", "python"])  # grpc-js has no reflection of its own
+def test_reflection_describes_what_is_served_and_nothing_beside_it(name, tmp_path):
+    with interop_server(name, tmp_path, tls=True) as server:
+        found = fetch(target_of(server.address, server.security))
+    assert TEST in found.services
+    assert UNIMPLEMENTED in Descriptors(descriptor_set()).services
+    assert UNIMPLEMENTED not in found.services
 
 
 async def test_the_server_saw_what_was_cancelled(tmp_path):
