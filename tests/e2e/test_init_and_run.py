@@ -62,6 +62,17 @@ def test_init_writes_what_plan_accepts_and_run_judges(target, tmp_path):
         assert one["good"] == one["total"] > 2_000
 
 
+def test_init_leaves_objectives_that_are_there_as_they_are(target, tmp_path):
+    address, described, _, _ = target
+    mine = "# mine\n"
+    (tmp_path / "availability.yaml").write_text(mine)
+    made = holdfast(tmp_path, "init", address, *described)
+    assert made.returncode == 0, made.stderr
+    assert "availability.yaml: was there, and stays as it is" in made.stdout
+    assert (tmp_path / "availability.yaml").read_text() == mine
+    assert (tmp_path / "latency-p95.yaml").exists()
+
+
 def test_load_of_one_method_counts_what_it_made(target, tmp_path):
     address, described, call, request = target
     done = holdfast(
