@@ -13,11 +13,12 @@ from support.interop_servers import interop_server
 from support.runs import environment, run
 
 QUICK = (
-    "load.arrivals.0.rate=700/s",
-    "phases.baseline=5s",
-    "phases.recovery=5s",
-    "faults.0.at=5s",
+    "phases.baseline=3s",
+    "phases.recovery=3s",
+    "faults.0.at=3s",
     "faults.0.for=2500ms",
+    "objectives.0.target=0.95",  # what a few seconds of light load can decide
+    "objectives.1.target=0.90",
 )
 RANGE = {"key": "Zm9v"}  # foo
 
@@ -59,7 +60,7 @@ def test_init_writes_what_plan_accepts_and_run_judges(target, tmp_path):
     assert set(objectives) == {"availability", "latency-p95"}
     for one in objectives.values():
         assert "grpc_service" in one["query"], one
-        assert one["good"] == one["total"] > 2_000
+        assert one["good"] == one["total"] > 100
 
 
 def test_init_leaves_objectives_that_are_there_as_they_are(target, tmp_path):

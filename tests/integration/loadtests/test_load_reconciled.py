@@ -22,7 +22,7 @@ SPEC = LoadSpec.model_validate(
             {"call": f"{TEST}/UnaryCall", "weight": 3, "request": {"payload": {"body": "{{text(24)}}"}}},
             {
                 "call": f"{TEST}/UnaryCall",
-                "request": {"response_status": {"code": 5, "message": "{{counter}}"}},
+                "request": {"response_status": {"code": 5, "message": "no {{counter}}"}},
                 "expect": ["NotFound"],
             },
             {"call": f"{TEST}/StreamingOutputCall", "weight": 0.5, "request": output([1, 2, 3])},
