@@ -6,7 +6,8 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from holdfast_loadtests.engine import LoadPlan, LoadRun
+from holdfast_loadtests.engine import LoadRun
+from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.records import read_calls
 from holdfast_loadtests.spec import LoadSpec
 from support.interop_cases import TEST, output

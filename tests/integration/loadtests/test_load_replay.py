@@ -3,7 +3,8 @@
 import asyncio
 import re
 
-from holdfast_loadtests.engine import LoadPlan, LoadRun
+from holdfast_loadtests.engine import LoadRun
+from holdfast_loadtests.plans import LoadPlan
 from holdfast_loadtests.spec import LoadSpec
 from support.codec_server import ServerSide
 from support.interop_cases import TEST
