@@ -134,7 +134,7 @@ class LoadRun:
         self._send({"users": users})
 
     def news(self) -> Ledger:
-        """What was found since the last call of this; all news together are all that was found.
+        """What was found since the last call of this, where that was not interrupted; `total` knows the rest.
 
         Raises:
             LoadError: the process is gone or does not answer.
@@ -143,6 +143,17 @@ class LoadRun:
             self._latest.pop("report", None)
         self._send({"report": True})
         return Ledger.of_json(self._wait("report", ORDER_WITHIN_S)["news"])
+
+    def total(self) -> Ledger:
+        """All that was found.
+
+        Raises:
+            LoadError: the process is gone or does not answer.
+        """
+        with self._changed:
+            self._latest.pop("total", None)
+        self._send({"total": True})
+        return Ledger.of_json(self._wait("total", ORDER_WITHIN_S)["found"])
 
     def set_phase(self, name: str) -> float:
         """Begins a phase; calls due from the time returned (unix seconds) on carry it, those due before do not.

@@ -1,8 +1,8 @@
 """The worker's life: reads its plan and its orders from stdin, tells what happens on stdout, one JSON object a line.
 
 in    the plan · {"begin": true}, where the plan says `held` · {"phase": NAME} · {"users": N} · {"report": true} ·
-      {"stop": true} · {"exit": true}; the end of stdin means that the parent is gone
-out   {"event": "connected" | "ready" | "phase" | "status" | "report" | "drained" | "error", …}
+      {"total": true} · {"stop": true} · {"exit": true}; the end of stdin means that the parent is gone
+out   {"event": "connected" | "ready" | "phase" | "status" | "report" | "total" | "drained" | "error", …}
 """
 
 import asyncio
@@ -157,6 +157,8 @@ class Session:
             self._resize(order["users"])
         elif order.get("report"):
             self._tell_news()
+        elif order.get("total"):
+            say("total", found=Ledger.of_tally(self._driver.tally, self._driver.notes).as_json())
         elif order.get("begin"):
             self._begun.set()
         elif order.get("stop"):

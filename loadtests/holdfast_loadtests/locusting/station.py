@@ -45,6 +45,7 @@ class Station:
         self.drain_limit_s = 0.0
         self._seed = seed
         self._untold = Ledger()
+        self._from_engine = Ledger()
         self._began_s: float | None = None
         self._records = records
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -168,6 +169,7 @@ class Station:
         except LoadError as error:
             self._lose_engine(error)
             return Ledger()
+        self._from_engine.add(news)
         self._add(news)
         return news
 
@@ -190,10 +192,15 @@ class Station:
             try:
                 with self._lock:
                     self._drained = dict(self._engine.drain())
+                    # By the total, not by the last news: what was asked by a greenlet that Ctrl-C ended is in neither.
+                    last = self._engine.total().since(self._from_engine)
                 self._write_results(self._engine.started_s)
             except LoadError as error:
                 self._lose_engine(error)
-        return self.collect()
+            else:
+                self._add(last)
+                return last
+        return Ledger()
 
     def _write_results(self, started_s: float) -> None:
         """Beside the record: what this engine found by itself, before anything was sent or merged."""

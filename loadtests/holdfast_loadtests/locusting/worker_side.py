@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
+from gevent.lock import RLock
 from locust.runners import WorkerRunner
 
 from holdfast.cli import InputError
@@ -40,6 +41,7 @@ class WorkerSide:
         self._is_over = True
         self._is_told = True
         self._is_refused = False
+        self._ending = RLock()
         self._runner.register_message(messages.PREPARE, self._on_prepare, concurrent=True)
         self._runner.register_message(messages.FINISH, self._on_finish, concurrent=True)
         events = environment.events
@@ -111,17 +113,18 @@ class WorkerSide:
 
     def _on_stopping(self, **_: object) -> None:
         """Before users stop: nothing more falls due, what is under way is waited for."""
-        if self._station is not None and not self._is_told:
-            self._is_over = True
-            feed(self._environment.stats, self._station.end_load())
+        with self._ending:  # the master and Ctrl-C may both say so: the second waits until the first has drained
+            if self._station is not None and not self._is_told:
+                self._is_over = True
+                feed(self._environment.stats, self._station.end_load())
 
     def _on_stop(self, **_: object) -> None:
         """After users have stopped, so that their last calls are counted, too."""
-        station = self._station
-        if station is None or self._is_told:
-            return
-        self._is_told = True
-        to_the_end(lambda: self._tell_last(station))
+        with self._ending:
+            station = self._station
+            if station is not None and not self._is_told:
+                self._is_told = True
+                to_the_end(lambda: self._tell_last(station))
 
     def _tell_last(self, station: Station) -> None:
         station.end_calls()
@@ -134,7 +137,8 @@ class WorkerSide:
     def _on_quitting(self, **_: object) -> None:
         if not self._is_told:
             self._runner.stop()
-        self._close()
+        with self._ending:
+            self._close()
 
     def _close(self) -> None:
         if self._station is not None:

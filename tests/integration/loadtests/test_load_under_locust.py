@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import psutil
@@ -104,6 +105,20 @@ def test_a_worker_that_is_killed_is_told_and_makes_the_test_inconclusive(server,
     assert "1/2 of the load" in doubt
     assert sorted(worker["state"] for worker in found["workers"]) == ["finished", "lost"]
     assert f"INCONCLUSIVE: {doubt}" in cluster.output
+
+
+def test_ctrl_c_to_master_and_workers_at_once_leaves_no_call_uncounted(server, tmp_path):
+    before = counted(server)
+    closed = OPEN.replace('"arrivals": [{"rate": "50/s", "to": "150/s", "for": "3s"}],', "")
+    arguments = ("--headless", "--host", server.address, "-u", "4", "-r", "4", "--csv", "run")
+    with Cluster(tmp_path, closed, 2, *arguments) as cluster:
+        cluster.master.says(r"grpc .*ListAgents +\d\d")
+        for one in (*cluster.workers, cluster.master):
+            one.process.send_signal(signal.SIGINT)
+        cluster.master.code()
+    found = json.loads((tmp_path / "run_holdfast.json").read_text())
+    assert all("could not keep up" in doubt for doubt in found["inconclusive"]), cluster.output
+    assert found["calls"] == counted(server) - before
 
 
 def test_a_worker_whose_engine_dies_makes_the_test_inconclusive(server, tmp_path):
