@@ -66,23 +66,23 @@ def plan(address: str, rate: int, users: int = USERS) -> LoadPlan:
     return LoadPlan(address, spec, {}, seed=1)
 
 
-def ghz(tool: str, address: str, seconds: float, rate: int = 0, calls: int = 0) -> list[str]:
+def ghz(tool: str, address: str, seconds: float, rate: int = 0, calls: int = 0, users: int = USERS) -> list[str]:
     """The command of a ghz: so many calls, at a rate or as fast as they are answered, on one connection."""
     count = ["-n", str(calls)] if calls else ["--duration", f"{seconds:g}s", "--duration-stop", "wait"]
     pace = ["--rps", str(rate)] if rate else []
     command = [str(TOOLS / "bin" / tool), "--insecure", "--call", CALL, "-d", "{}", "--connections", "1"]
-    command += ["-c", str(USERS), "--timeout", f"{DEADLINE_S}s", "--format", "json", *pace, *count]
+    command += ["-c", str(users), "--timeout", f"{DEADLINE_S}s", "--format", "json", *pace, *count]
     return [*command, address]
 
 
-def load_ghz(tool: str, address: str, seconds: float, rate: int = 0, calls: int = 0) -> Took:
+def load_ghz(tool: str, address: str, seconds: float, rate: int = 0, calls: int = 0, users: int = USERS) -> Took:
     """A ghz, with what it takes to start.
 
     Raises:
         RuntimeError: It failed; what it said is quoted.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(ghz(tool, address, seconds, rate, calls), stdout=out, stderr=complaints)
+        process = subprocess.Popen(ghz(tool, address, seconds, rate, calls, users), stdout=out, stderr=complaints)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
@@ -100,10 +100,12 @@ def _reported(report: dict[str, object], cpu_s: float) -> tuple[int, float, floa
     return int(codes["OK"]), cpu_s, float(p99_s)
 
 
-def locust(address: str, seconds: float, found: Path, per_user_per_s: float = 0) -> tuple[list[str], dict[str, str]]:
+def locust(
+    address: str, seconds: float, found: Path, per_user_per_s: float = 0, users: int = USERS
+) -> tuple[list[str], dict[str, str]]:
     """The command of a headless Locust with its usual gRPC recipe, and its environment."""
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-    command += ["--users", str(USERS), "--spawn-rate", "1000", "--run-time", f"{max(1, round(seconds))}s"]
+    command += ["--users", str(users), "--spawn-rate", "1000", "--run-time", f"{max(1, round(seconds))}s"]
     told = {"TARGET": address, "FOUND": str(found), "PER_USER_PER_S": str(per_user_per_s)}
     return command, {**os.environ, **told}
 

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.loaders import USERS, load_ghz, load_ours, locust, start_server
+from benchmarks.loaders import load_ghz, load_ours, locust, start_server
 from benchmarks.processes import cpu_s, pin
 from benchmarks.rounds import Comparison
 
@@ -30,6 +30,11 @@ RUN_S = 60.0
 FROZEN_S = 6.0
 RATE = 50
 """Of each generator, so that the server has little to do."""
+
+PEER_USERS = 10
+"""Calls that the peers make at a time: many more than that rate takes, and fewer than fall due in the freeze. With as
+many as 1 % of all calls, those that were under way when it began would be the 99th percentile by themselves.
+"""
 
 LEAD_IN_S = 6.0
 """Before the freeze: all generators have started by then."""
@@ -65,8 +70,8 @@ def _freeze(run_s: float, frozen_s: float) -> Told:
         pin(os.getpid(), -1)
         pool = stack.enter_context(ThreadPoolExecutor())
         ours = pool.submit(load_ours, server.address, run_s, RATE)
-        ghz = pool.submit(load_ghz, "ghz", server.address, run_s, RATE, round(RATE * run_s))
-        command, environment = locust(server.address, run_s, folder / "found.json", RATE / USERS)
+        ghz = pool.submit(load_ghz, "ghz", server.address, run_s, RATE, round(RATE * run_s), PEER_USERS)
+        command, environment = locust(server.address, run_s, folder / "found.json", RATE / PEER_USERS, PEER_USERS)
         other = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(LEAD_IN_S)
         os.kill(server.pid, signal.SIGSTOP)
