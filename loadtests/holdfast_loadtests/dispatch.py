@@ -62,6 +62,7 @@ class Dispatcher:
         self.stop_s = float("inf")
         self.is_stopped = False
         self.refused: list[Work] = []
+        self._orphaned: list[Work] = []
 
     def start(self, start_s: float, users: int) -> None:
         """Begins: scenarios fall due from `start_s` on, and so many users are free."""
@@ -90,8 +91,12 @@ class Dispatcher:
         if not self.is_stopped:
             self._loop.call_soon(self._draw)
 
-    def done(self, user: int, work: Work, free_s: float) -> None:
-        """The scenario ended at `free_s`: its row goes to who waited longest for it, its user to what waits."""
+    def done(self, user: int, work: Work, free_s: float, cut_short: bool = False) -> None:
+        """The scenario ended at `free_s`: its row goes to who waited longest for it, its user to what waits.
+
+        Where the end of the load cut it short, nobody takes its row over: what the scenario would have put in order is
+        not, as with an agent that is registered still.
+        """
         self._running -= 1
         if self._leaving:
             self._leaving -= 1
@@ -100,7 +105,7 @@ class Dispatcher:
             self._free.append((user, free_s))
         row = _held_row(work.due)
         if row is not None:
-            self._pass_on(row)
+            self._orphan(row) if cut_short else self._pass_on(row)
         if self._ready:
             self._hand_out()
         elif self._closed and not self.is_stopped:
@@ -124,7 +129,8 @@ class Dispatcher:
     async def drain(self, timeout_s: float) -> list[Work]:
         """Waits until all that was due has ended, or gives up on what has not begun by then and returns it."""
         await self.wait_idle(timeout_s)
-        left = [work for queue in self._parked.values() for work in queue] + list(self._ready)
+        left = [work for queue in self._parked.values() for work in queue] + list(self._ready) + self._orphaned
+        self._orphaned.clear()
         self._parked.clear()
         self._ready.clear()
         self._parked_count = 0
@@ -188,6 +194,11 @@ class Dispatcher:
             user, since_s = self._free.popleft()
             self._begin(user, self._ready.popleft(), since_s)
         self._is_handing_out = False
+
+    def _orphan(self, row: tuple[str, int]) -> None:
+        waiting = self._parked.pop(row, deque())
+        self._parked_count -= len(waiting)
+        self._orphaned.extend(waiting)
 
     def _pass_on(self, row: tuple[str, int]) -> None:
         waiting = self._parked.get(row)

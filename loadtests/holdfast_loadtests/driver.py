@@ -119,7 +119,7 @@ class Driver:
     def at(self, life: Life, due_s: float, then: Callable[[float], None]) -> None:
         """Calls back with `due_s` once it has come; ends the life where that is after the end of the load."""
         if due_s >= self.dispatcher.stop_s:
-            self.ended(life)
+            self.ended(life, cut_short=True)
             return
         wait_s = due_s - self.clock.now_s()
         if wait_s <= 0.0:
@@ -132,9 +132,9 @@ class Driver:
 
         self._sleeping[life] = self._loop.call_later(math.ceil(wait_s * 1000.0) / 1000.0, wake), wake
 
-    def ended(self, life: Life) -> None:
-        """A life is over: its user is free."""
-        self.dispatcher.done(life.user, life.work, life.free_s)
+    def ended(self, life: Life, cut_short: bool = False) -> None:
+        """A life is over, perhaps by the end of the load before its last step: its user is free."""
+        self.dispatcher.done(life.user, life.work, life.free_s, cut_short)
 
     def _begin(self, user: int, work: Work, idle_since_s: float) -> None:
         Life(self, user, work, self.channels[user % len(self.channels)], idle_since_s).go_on()

@@ -131,7 +131,8 @@ class Life:
                 return
             due_s = work.due_s if self._position == 0 else self.free_s
             if due_s >= driver.dispatcher.stop_s:
-                break
+                driver.ended(self, cut_short=True)
+                return
             self._begin(due_s)
             return
         driver.ended(self)

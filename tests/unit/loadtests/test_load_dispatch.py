@@ -12,6 +12,11 @@ from holdfast_loadtests.spec import LoadSpec
 
 SPEC = LoadSpec.model_validate({"arrivals": [{"rate": "1000/s"}], "mix": [{"call": "p.S/M"}]})
 
+HELD = LoadSpec.model_validate(
+    {"arrivals": [{"rate": "10/s"}], "scenarios": [{"name": "s", "rows": "rows", "steps": [{"call": "p.S/M"}]}]}
+)
+"""A scenario that holds a row for itself."""
+
 
 class Users:
     """Runs what it is given until told that it has ended."""
@@ -88,11 +93,7 @@ async def test_nothing_begins_before_it_is_due():
 
 
 async def test_a_held_row_goes_to_who_waited_longest_for_it():
-    tables = {"rows": [{"id": "0"}]}
-    spec = LoadSpec.model_validate(
-        {"arrivals": [{"rate": "10/s"}], "scenarios": [{"name": "s", "rows": "rows", "steps": [{"call": "p.S/M"}]}]}
-    )
-    users = Users(spec, tables)
+    users = Users(HELD, {"rows": [{"id": "0"}]})
     users.dispatcher.start(users.clock.now_s() - 0.45, 10)
     users.dispatcher.stop()
     assert len(users.running) == 1
@@ -100,6 +101,17 @@ async def test_a_held_row_goes_to_who_waited_longest_for_it():
         users.end_all()
         assert len(users.running) <= 1
     assert [due.ordinal for due in users.begun] == [0, 1, 2, 3, 4]
+
+
+async def test_nobody_takes_over_a_row_whose_scenario_the_end_of_the_load_cut_short():
+    users = Users(HELD, {"rows": [{"id": "0"}]})
+    users.dispatcher.start(users.clock.now_s() - 1.0, 10)
+    users.dispatcher.stop()
+    [(user, work)] = users.running
+    users.dispatcher.done(user, work, users.clock.now_s(), cut_short=True)
+    left = await users.dispatcher.drain(0.0)
+    assert len(users.begun) == 1
+    assert sorted(one.due.ordinal for one in left) == list(range(1, len(left) + 1))
 
 
 @pytest.mark.parametrize("count", [1, 7])
