@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+
 from benchmarks.processes import TOOLS, Running, free_ports, start_program
 from holdfast_loadtests.engine import LoadRun
 from holdfast_loadtests.plans import LoadPlan
@@ -22,6 +24,9 @@ USERS = 50
 """Calls at a time in the closed model."""
 
 GHZ = ("ghz", "ghz-0.93")
+GHZ_ATTEMPTS = 3
+"""0.93 panics now and then, in the grpc-go of its time, on a machine that has other work."""
+
 LOCUSTFILE = Path(__file__).with_name("locustfile_usual.py")
 
 
@@ -75,11 +80,12 @@ def ghz(tool: str, address: str, seconds: float, rate: int = 0, calls: int = 0, 
     return [*command, address]
 
 
+@retry(stop=stop_after_attempt(GHZ_ATTEMPTS), retry=retry_if_exception_type(RuntimeError), reraise=True)
 def load_ghz(tool: str, address: str, seconds: float, rate: int = 0, calls: int = 0, users: int = USERS) -> Took:
     """A ghz, with what it takes to start.
 
     Raises:
-        RuntimeError: It failed; what it said is quoted.
+        RuntimeError: It failed again and again; what it said is quoted.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(ghz(tool, address, seconds, rate, calls, users), stdout=out, stderr=complaints)

@@ -165,7 +165,7 @@ def test_a_row_is_held_by_one_life_at_a_time(server, tmp_path):
     with LoadRun.start(LoadPlan(server.address, spec, {"agents": TABLES["agents"][:3]}, 5), tmp_path) as run:
         wait_for_calls(run, 150)
         summary = run.finish()
-    assert summary.errors == 0, summary.wrong_answers
+    assert summary.errors == summary.never_sent, summary.wrong_answers  # those still waiting for a row at the end
     lives = defaultdict(list)
     for call in summary.calls:
         lives[call.row, call.ordinal].append(call)
