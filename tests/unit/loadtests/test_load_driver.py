@@ -19,10 +19,11 @@ LIST = {"call": "holdfast.registry.v1.AgentRegistryService/ListAgents"}
 class Loading:
     """A driver under way against a server in the same loop."""
 
-    def __init__(self, spec, answer, record=None) -> None:
+    def __init__(self, spec, answer, record=None, tables=None) -> None:
         self.spec = LoadSpec.model_validate(spec)
         self._answer = answer
         self._record = record
+        self._tables = tables or {}
         self.sides: list[ServerSide] = []
 
     def _side(self) -> ServerSide:
@@ -33,12 +34,12 @@ class Loading:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._side, "127.0.0.1", 0)
         target = Target(f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}")
-        self.driver = Driver(self.spec, {}, 1, registry_descriptors(), target, self._record)
+        self.driver = Driver(self.spec, self._tables, 1, registry_descriptors(), target, self._record)
         self.driver.phases.switch("load", self.driver.clock.now_s())
         self._channel = Channel(0, target, self.driver.expiry)
         self.driver.channels = [self._channel]
         assert await self._channel.connect() == ""
-        self.driver.dispatcher.start(self.driver.clock.now_s(), self.spec.user_count({}))
+        self.driver.dispatcher.start(self.driver.clock.now_s(), self.spec.user_count(self._tables))
         return self
 
     async def __aexit__(self, *_) -> None:
@@ -94,6 +95,24 @@ async def test_a_step_that_fell_due_before_the_end_is_made_and_one_due_after_it_
             await load.driver.drain()
         assert len(load.sides[0].streams) == 2
     assert load.driver.tally.outcomes == {"ok": 2}
+
+
+async def test_a_scenario_that_the_end_cuts_short_leaves_its_row_to_nobody():
+    held: list[Served] = []
+    scenario = {"name": "life", "rows": "agents", "steps": [LIST, LIST]}
+    spec = {"arrivals": [{"rate": "200/s"}], "scenarios": [scenario]}
+    async with Loading(spec, lambda _, stream: held.append(stream), tables={"agents": [{"id": "0"}]}) as load:
+        await until(lambda: held and load.driver.dispatcher._parked_count >= 2)
+        draining = asyncio.create_task(load.driver.drain())
+        await until(lambda: load.driver.dispatcher.is_stopped)
+        load.sides[0].ok(held[0], b"")
+        load.sides[0].flush()
+        async with asyncio.timeout(10):
+            await draining
+        assert len(load.sides[0].streams) == 1, "the second step was due after the end, and no other life began"
+    outcomes = load.driver.tally.outcomes
+    assert outcomes["ok"] == 1
+    assert outcomes["never_sent"] >= 2
 
 
 def test_setting_the_time_does_not_bend_the_clock_of_a_load(monkeypatch):
