@@ -45,7 +45,7 @@ def _run(rounds: int, round_s: float, rate: int) -> list[Comparison]:
 
         lines = []
         for what, at in ((f"at {rate}/s", rate), (f"saturated, {USERS} at a time", 0)):
-            peers: dict[str, Loader] = {tool.replace("ghz-", "ghz "): ghz(tool, at) for tool in GHZ}
+            peers: dict[str, Loader] = {peer: ghz(tool, at) for tool, peer in GHZ.items()}
             if not at:
                 peers[LOCUST] = lambda: load_locust(address, round_s)
             ours, theirs = _in_turn(lambda at=at: load_ours(address, round_s, at), peers, rounds)  # type: ignore[misc]

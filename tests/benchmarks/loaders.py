@@ -23,7 +23,8 @@ DEADLINE_S = 20
 USERS = 50
 """Calls at a time in the closed model."""
 
-GHZ = ("ghz", "ghz-0.93")
+GHZ = {"ghz": "ghz 0.120", "ghz-0.93": "ghz 0.93"}
+"""Each program, and what lines of output call it."""
 GHZ_ATTEMPTS = 3
 """0.93 panics now and then, in the grpc-go of its time, on a machine that has other work."""
 
