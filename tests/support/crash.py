@@ -21,7 +21,7 @@ from support.checkers import check, report
 from support.evidence import Limits, Violation
 from support.history import TAG, History, Ok
 from support.recorder import Connection, Watcher
-from support.server import ServerProcess, roll_back_unsynced
+from support.server import ServerProcess, roll_back_unsynced, server_log
 from support.workload import LONG_TTL_S, PARENT, SHORT_TTL_S, Workload
 
 REACHED_TIMEOUT_S = 60.0
@@ -91,15 +91,16 @@ class CrashRun:
 
     async def die_at(self, point: Failpoint, hits: int) -> None:
         """A server's life up to the given hit of a failpoint; fails if it is not reached."""
+        said_before = self._times_reached(point)  # first: one that dies as it starts may have said it by then
         with self._serve({VARIABLE: f"{point.value}=kill@{hits}"}) as server:
-            said_before = _times_reached(server, point)
             try:
                 async with asyncio.timeout(REACHED_TIMEOUT_S):
                     await self._live(server)
             except TimeoutError:
                 raise AssertionError(f"seed {self.seed}: {point.value}@{hits} was not reached") from None
-            ended, said = server.process.returncode, _times_reached(server, point) - said_before
-        assert (ended, said) == (-signal.SIGKILL, 1), f"seed {self.seed}: {point.value}@{hits}: exit {ended}"
+            ended, said = server.process.returncode, self._times_reached(point) - said_before
+        what = f"seed {self.seed}: {point.value}@{hits}: exit {ended}, said {said} times that it dies there"
+        assert (ended, said) == (-signal.SIGKILL, 1), what
         self._is_dead(f"{point.value}@{hits}")
 
     async def die_after(self, seconds: float) -> None:
@@ -146,6 +147,12 @@ class CrashRun:
     def _serve(self, env: Mapping[str, str]) -> ServerProcess:
         self.cycles += 1
         return ServerProcess(self.folder, *self._args, env={**self._env, **env}, program=self._program)
+
+    def _times_reached(self, point: Failpoint) -> int:
+        """How often this store's servers said that they die at a failpoint."""
+        log = server_log(self.folder)
+        said = log.read_text(errors="replace") if log.exists() else ""
+        return said.count(f'"event": "failpoint_reached", "failpoint": "{point.value}"')
 
     async def _live(self, server: ServerProcess) -> None:
         """Everyone at work until the server is gone."""
@@ -219,8 +226,3 @@ async def _write_last(connection: Connection) -> int:
     response = await connection.call("reader", "RegisterAgent", request)
     assert response is not None, "the last write failed"
     return int(response.agent.revision)
-
-
-def _times_reached(server: ServerProcess, point: Failpoint) -> int:
-    """How often this store's servers said that they die at a failpoint."""
-    return server.log.read_text(errors="replace").count(f'"event": "failpoint_reached", "failpoint": "{point.value}"')

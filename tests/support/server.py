@@ -30,6 +30,11 @@ def wait_for(condition: Callable[[], object], reason: str, timeout_s: float = 20
         time.sleep(0.02)
 
 
+def server_log(folder: Path) -> Path:
+    """What every server with its files in `folder` has said, one after the other."""
+    return folder / "server.log"
+
+
 class ServerProcess:
     """`holdfast serve` on free ports, with its files in `folder`."""
 
@@ -42,7 +47,7 @@ class ServerProcess:
         program: Sequence[str] = ("-m", "holdfast"),
     ) -> None:
         self.folder = folder
-        self.log = folder / "server.log"
+        self.log = server_log(folder)
         self._ready = folder / "ready.json"
         self._ready.unlink(missing_ok=True)
         command = [sys.executable, *program, "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
