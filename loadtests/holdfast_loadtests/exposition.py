@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Final, TypeVar
 
-from holdfast_loadtests.tally import Buckets, Tally
+from holdfast_loadtests.tally import Tally
+from holdfast_loadtests.timings import Timings
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,9 +32,9 @@ class Exposition:
     def text(self) -> str:
         """All metrics of the load."""
         tally = self._tally
-        latency = {labels: series.buckets for labels, series in tally.latency.items()}
-        handled = {labels: sum(buckets.counts) for labels, buckets in latency.items()}
-        lag = {(phase,): lags.buckets for phase, lags in tally.lags.items()}
+        latency = tally.latency
+        handled = {labels: timings.count for labels, timings in latency.items()}
+        lag = {(phase,): lags for phase, lags in tally.lags.items()}
         started = {labels: lane.started for labels, lane in tally.lanes.items() if lane.started}
         never_sent = {labels: lane.never_sent for labels, lane in tally.lanes.items() if lane.never_sent}
         return "".join(
@@ -59,11 +60,11 @@ class Exposition:
                 name, values, count, f"{name}{{{_written(names, values)}}} {count}\n"
             )
 
-    def _histograms(self, name: str, names: Labels, found: Mapping[LabelsT, Buckets]) -> Iterator[str]:
-        for values, buckets in found.items():
-            count = sum(buckets.counts)
+    def _histograms(self, name: str, names: Labels, found: Mapping[LabelsT, Timings]) -> Iterator[str]:
+        for values, timings in found.items():
+            count = timings.count
             yield self._lines(name, values, count) or self._keep(
-                name, values, count, "".join(_histogram_lines(name, _written(names, values), buckets))
+                name, values, count, "".join(_histogram_lines(name, _written(names, values), timings))
             )
 
     def _lines(self, name: str, values: Labels, count: int) -> str:
@@ -85,9 +86,9 @@ def _written(names: Labels, values: Labels) -> str:
     return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs)
 
 
-def _histogram_lines(name: str, labels: str, buckets: Buckets) -> Iterator[str]:
-    bounds = [*map(str, buckets.bounds_s), "+Inf"]
-    for bound, count in zip(bounds, accumulate(buckets.counts), strict=True):
+def _histogram_lines(name: str, labels: str, timings: Timings) -> Iterator[str]:
+    bounds = [*map(str, timings.bounds_s), "+Inf"]
+    for bound, count in zip(bounds, accumulate(timings.counts), strict=True):
         yield f'{name}_bucket{{{labels},le="{bound}"}} {count}\n'
-    yield f"{name}_count{{{labels}}} {sum(buckets.counts)}\n"
-    yield f"{name}_sum{{{labels}}} {buckets.sum_s!r}\n"
+    yield f"{name}_count{{{labels}}} {timings.count}\n"
+    yield f"{name}_sum{{{labels}}} {timings.sum_s!r}\n"

@@ -39,11 +39,13 @@ class ReadyStep:
         "_labels",
         "_scenario",
         "after_s",
+        "always",
         "compiled",
         "constant",
         "digest",
         "expect",
         "lane",
+        "needs",
         "phase",
         "prepared",
         "until_definite_s",
@@ -55,6 +57,8 @@ class ReadyStep:
         self.compiled = compiled
         self.prepared = prepared
         self.expect = frozenset(compiled.step.expect)
+        self.always = compiled.step.always
+        self.needs = compiled.needs
         after, limit = compiled.step.after, compiled.step.until_definite
         self.after_s = after.total_seconds() if after is not None else None
         self.until_definite_s = limit.total_seconds() if limit is not None else None
@@ -122,8 +126,7 @@ class Life:
         steps, driver, work = self._steps, self._driver, self.work
         while self._position < len(steps):
             ready = steps[self._position]
-            compiled = ready.compiled
-            if (self._failed and not compiled.step.always) or not compiled.needs <= self._captured.keys():
+            if (self._failed and not ready.always) or (ready.needs and not ready.needs <= self._captured.keys()):
                 self._position += 1
                 continue
             if ready.after_s is not None:

@@ -1,14 +1,13 @@
 """Running totals of a load: for its metrics, its status lines, and its result where no record of every call is kept."""
 
 import math
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from holdfast_loadtests.codes import Outcome
 from holdfast_loadtests.histogram import Histogram, merged
+from holdfast_loadtests.timings import Timings
 
 LATENCY_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
@@ -35,61 +34,23 @@ class Handled(NamedTuple):
     phase: str
 
 
-@dataclass
-class Buckets:
-    """Counts by bucket as Prometheus has them; the last one holds what exceeds every bound."""
-
-    bounds_s: tuple[float, ...]
-    counts: list[int] = field(init=False)
-    sum_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.counts = [0] * (len(self.bounds_s) + 1)
-
-    def observe(self, value_s: float) -> None:
-        """Adds one value; a value equal to a bound is within it, as in Prometheus."""
-        self.counts[bisect_left(self.bounds_s, value_s)] += 1
-        self.sum_s += value_s
-
-
-class Series:
-    """Latencies of the calls of one method that ended with one code in one phase."""
-
-    __slots__ = ("buckets", "histogram")
-
-    def __init__(self) -> None:
-        self.buckets = Buckets(LATENCY_BUCKETS_S)
-        self.histogram = Histogram()
-
-
-class Lags:
-    """How late the generator sent calls in one phase."""
-
-    __slots__ = ("buckets", "histogram")
-
-    def __init__(self) -> None:
-        self.buckets = Buckets(LAG_BUCKETS_S)
-        self.histogram = Histogram()
-
-
 class Lane:
     """Calls of one method that were due in one phase."""
 
     __slots__ = ("_lags", "by_code", "labels", "never_sent", "started", "wrong")
 
-    def __init__(self, labels: Started, lags: Lags) -> None:
+    def __init__(self, labels: Started, lags: Timings) -> None:
         self.labels = labels
         self.started = 0
         self.never_sent = 0
-        self.by_code: dict[str, Series] = {}
+        self.by_code: dict[str, Timings] = {}
         self.wrong = Histogram()
         self._lags = lags
 
     def start(self, lag_s: float) -> None:
         """A call is sent."""
         self.started += 1
-        self._lags.buckets.observe(lag_s)
-        self._lags.histogram.record_s(lag_s)
+        self._lags.add(lag_s)
 
     def end(self, code: str, latency_s: float, expected: bool = True) -> None:
         """A call that was sent has ended; `expected`: with an answer as its step wants it."""
@@ -97,9 +58,8 @@ class Lane:
             self.wrong.record_s(latency_s)
         series = self.by_code.get(code)
         if series is None:
-            series = self.by_code[code] = Series()
-        series.buckets.observe(latency_s)
-        series.histogram.record_s(latency_s)
+            series = self.by_code[code] = Timings(LATENCY_BUCKETS_S)
+        series.add(latency_s)
 
 
 class Tally:
@@ -107,7 +67,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.lanes: dict[Started, Lane] = {}
-        self.lags: dict[str, Lags] = {}
+        self.lags: dict[str, Timings] = {}
         self.outcomes: Counter[Outcome] = Counter()
         self.in_flight = 0
         self.unexpected = 0
@@ -118,7 +78,7 @@ class Tally:
         """Where calls with these labels are counted."""
         found = self.lanes.get(labels)
         if found is None:
-            lags = self.lags.setdefault(labels.phase, Lags())
+            lags = self.lags.setdefault(labels.phase, Timings(LAG_BUCKETS_S))
             found = self.lanes[labels] = Lane(labels, lags)
         return found
 
@@ -135,7 +95,7 @@ class Tally:
         return sum(lane.started for lane in self.lanes.values()) - self.in_flight
 
     @property
-    def latency(self) -> dict[Handled, Series]:
+    def latency(self) -> dict[Handled, Timings]:
         """Every series, by its labels."""
         return {
             Handled(labels.type, labels.service, labels.method, code, labels.phase): series
@@ -162,7 +122,7 @@ class Tally:
         [lag_p99_us] = lag.since(lag_before).quantiles_us((0.99,))
         counts: Counter[tuple[str, str, str]] = Counter()
         for labels, series in self.latency.items():
-            counts[labels.phase, labels.method, labels.code] += sum(series.buckets.counts)
+            counts[labels.phase, labels.method, labels.code] += series.count
         return {
             "sent": sum(lane.started for lane in self.lanes.values()),
             "ok": sum(count for (_, _, code), count in counts.items() if code == "OK"),

@@ -29,6 +29,15 @@ def test_a_value_lies_in_its_bucket_which_is_a_thousandth_of_it_wide(value_us):
     assert bucket_of(highest_us(bucket) + 1) > bucket
 
 
+@given(st.lists(st.floats(-1.0, 2.0 * VALUE_MAX_US / 1e6) | st.floats(0.0, 0.004), max_size=60))
+def test_recording_all_at_once_is_recording_one_after_the_other(values_s):
+    histogram = Histogram()
+    ordered_us = histogram.record_all_s(values_s)
+    assert same(histogram, histogram_of(values_s))
+    assert ordered_us == sorted(ordered_us)
+    assert sum(ordered_us) == histogram.sum_us
+
+
 @given(VALUES_S, VALUES_S)
 def test_merging_is_recording_everything_in_one(some, others):
     assert same(merged([histogram_of(some), histogram_of(others)]), histogram_of([*some, *others]))
