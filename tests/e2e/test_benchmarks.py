@@ -25,6 +25,9 @@ COMPARED = {
 GENERATORS = {"load_cpu": 5, "omission": 3}
 """Those that hold our generator of load against others: how many lines each prints."""
 
+KB_PER_CALL_MAX = 0.5
+"""More than what is left in arenas and buckets over some thousand calls; a call that is kept takes more."""
+
 FIELDS = {"name", "peer", "metric", "ours", "theirs", "unit", "ratio", "ci_low", "ci_high", "rounds"}
 
 
@@ -73,6 +76,15 @@ def test_a_benchmark_without_a_peer_prints_figures_in_the_same_fields() -> None:
         assert set(line) == FIELDS
         assert line["peer"] is line["theirs"] is line["ratio"] is None
         assert isinstance(line["ours"], float)
+
+
+def test_a_load_takes_no_more_memory_the_longer_it_lasts() -> None:
+    found = {str(line["metric"]): float(str(line["ours"])) for line in lines_of("--short", "load_memory")}
+
+    calls, settled, most = found["calls in 10 s"], found["memory after 1 s"], found["memory after 1 s, most"]
+    assert calls > 10_000, "too few to tell"
+    assert settled > 0
+    assert (most - settled) / calls < KB_PER_CALL_MAX
 
 
 def test_a_benchmark_that_is_not_known_is_refused_with_those_that_are() -> None:
