@@ -4,26 +4,22 @@ A life is driven by its answers, without a task of its own: a call costs the gen
 waking a coroutine does on top.
 """
 
-from collections.abc import Sequence
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from holdfast_loadtests.calls import CompiledStep
-from holdfast_loadtests.channels import Channel, Prepared
+from holdfast_loadtests.channels import Channel
 from holdfast_loadtests.codes import NEVER_SENT
+from holdfast_loadtests.course import Course
 from holdfast_loadtests.dispatch import Work
 from holdfast_loadtests.draws import Draws
 from holdfast_loadtests.exchanges import Answer
 from holdfast_loadtests.framing import frame
-from holdfast_loadtests.records import RecordWriter, end_of, labels_of
+from holdfast_loadtests.ready import digest
+from holdfast_loadtests.records import RecordWriter, end_of
 from holdfast_loadtests.schedule import NO_ROW
 from holdfast_loadtests.templates import Scope
-
-if TYPE_CHECKING:
-    from holdfast_loadtests.driver import Driver
-    from holdfast_loadtests.tally import Lane
 
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 1.0
@@ -32,57 +28,11 @@ BACKOFF_MAX_S: Final = 1.0
 NO_CONNECTION: Final = -1
 
 
-class ReadyStep:
-    """A step with what every call of it shares: header block, and the framed messages where they never change."""
-
-    __slots__ = (
-        "_labels",
-        "_scenario",
-        "after_s",
-        "always",
-        "compiled",
-        "constant",
-        "digest",
-        "expect",
-        "lane",
-        "needs",
-        "phase",
-        "prepared",
-        "until_definite_s",
-    )
-
-    def __init__(self, scenario: str, compiled: CompiledStep, prepared: Prepared, keeps_digest: bool) -> None:
-        self._scenario = scenario
-        self._labels: dict[str, str] = {}
-        self.compiled = compiled
-        self.prepared = prepared
-        self.expect = frozenset(compiled.step.expect)
-        self.always = compiled.step.always
-        self.needs = compiled.needs
-        after, limit = compiled.step.after, compiled.step.until_definite
-        self.after_s = after.total_seconds() if after is not None else None
-        self.until_definite_s = limit.total_seconds() if limit is not None else None
-        bodies = compiled.bodies(Scope({}, {}, 0, Draws(0, 0, 0))) if compiled.is_constant else None
-        self.constant = frame(bodies) if bodies is not None else None
-        self.digest = digest(bodies) if bodies is not None and keeps_digest else ""
-        self.phase = ""
-        self.lane: Lane | None = None
-
-    def labels(self, phase: str) -> str:
-        """What lines of its calls in a phase have in common, in the record."""
-        found = self._labels.get(phase)
-        if found is None:
-            method = self.compiled.method
-            labels = labels_of(phase, self._scenario, method.service, method.name, method.grpc_type)
-            found = self._labels[phase] = labels
-        return found
-
-
 class Life:
     """A scenario under way.
 
     Args:
-        driver: what all lives share.
+        course: what all lives share.
         user: the number of the user that runs it.
         work: the scenario, and when it was due.
         channel: what its calls are sent by.
@@ -94,8 +44,8 @@ class Life:
         "_bodies",
         "_captured",
         "_channel",
+        "_course",
         "_digest",
-        "_driver",
         "_due_s",
         "_failed",
         "_lag_s",
@@ -110,12 +60,12 @@ class Life:
         "work",
     )
 
-    def __init__(self, driver: "Driver", user: int, work: Work, channel: Channel, now_s: float) -> None:
+    def __init__(self, course: Course, user: int, work: Work, channel: Channel, now_s: float) -> None:
         self.user = user
         self.work = work
-        self._driver = driver
+        self._course = course
         self._channel = channel
-        self._steps = driver.steps[work.due.scenario.name]
+        self._steps = course.steps[work.due.scenario.name]
         self._captured: dict[str, Any] = {}
         self.free_s = max(work.due_s, work.free_s, now_s)
         self._failed = False
@@ -123,22 +73,30 @@ class Life:
 
     def go_on(self) -> None:
         """Begins the next step that can run, now or when it is due; ends the life where there is none."""
-        steps, driver, work = self._steps, self._driver, self.work
+        steps, course, work = self._steps, self._course, self.work
         while self._position < len(steps):
             ready = steps[self._position]
             if (self._failed and not ready.always) or (ready.needs and not ready.needs <= self._captured.keys()):
                 self._position += 1
                 continue
             if ready.after_s is not None:
-                driver.at(self, work.due_s + ready.after_s, self._begin)
+                course.at(work.due_s + ready.after_s, self._begin, self._cut_short)
                 return
             due_s = work.due_s if self._position == 0 else self.free_s
-            if due_s >= driver.dispatcher.stop_s:
-                driver.ended(self, cut_short=True)
+            if due_s >= course.dispatcher.stop_s:
+                self._over(cut_short=True)
                 return
             self._begin(due_s)
             return
-        driver.ended(self)
+        self._over()
+
+    def _over(self, cut_short: bool = False) -> None:
+        """It has ended, perhaps by the end of the load before its last step: its user is free."""
+        self._course.dispatcher.done(self.user, self.work, self.free_s, cut_short)
+
+    def _cut_short(self) -> None:
+        """A step would have been due after the end of the load."""
+        self._over(cut_short=True)
 
     def _begin(self, due_s: float) -> None:
         """The step's first attempt."""
@@ -148,7 +106,7 @@ class Life:
         if data is None:
             bodies = ready.compiled.bodies(self._scope())
             data = frame(bodies)
-            if self._driver.record is not None:
+            if self._course.record is not None:
                 self._digest = digest(bodies)
         self._bodies = data
         self._attempt = 1
@@ -158,26 +116,26 @@ class Life:
         self._send(due_s)
 
     def _send(self, due_s: float) -> None:
-        driver = self._driver
+        course = self._course
         ready = self._steps[self._position]
         self._due_s = due_s
-        self._phase = driver.phases.at(due_s)
+        self._phase = course.phases.at(due_s)
         if ready.phase != self._phase or ready.lane is None:
-            ready.phase, ready.lane = self._phase, driver.lane(ready.compiled.method, self._phase)
+            ready.phase, ready.lane = self._phase, course.lane(ready.compiled.method, self._phase)
         self._lane = ready.lane
-        self._sent_s = sent_s = driver.clock.now_s()
-        if driver.gave_up:
+        self._sent_s = sent_s = course.clock.now_s()
+        if course.gave_up:
             self._end(Answer(NEVER_SENT, None, "the run ended while calls before it were still waiting"), sent_s)
             return
         scheduler_late_s = self.work.late_s if self._position == 0 and self._attempt == 1 else 0.0
         self._lag_s = max(0.0, sent_s - max(due_s, self.free_s), scheduler_late_s)
         self._lane.start(self._lag_s)
-        driver.tally.in_flight += 1
+        course.tally.in_flight += 1
         self._channel.start(ready.prepared, self._bodies, self._answered)
 
     def _answered(self, answer: Answer) -> None:
-        driver = self._driver
-        done_s = driver.clock.now_s()
+        course = self._course
+        done_s = course.clock.now_s()
         ready = self._steps[self._position]
         wrong = ""
         if answer.code not in ready.expect:
@@ -186,13 +144,13 @@ class Life:
             wrong = answer.short
         elif answer.code == "OK" and ready.compiled.reads_answer:
             wrong = self._misses(ready.compiled, answer)
-        driver.tally.in_flight -= 1
+        course.tally.in_flight -= 1
         self._lane.end(answer.code, done_s - self._due_s, not wrong)
-        driver.tally.judge(answer.outcome, not wrong)
-        if driver.record is not None:
-            self._write(driver.record, answer, wrong, done_s)
+        course.tally.judge(answer.outcome, not wrong)
+        if course.record is not None:
+            self._write(course.record, answer, wrong, done_s)
         if wrong:
-            driver.note(ready.compiled.method, answer.code, wrong)
+            course.note(ready.compiled.method, answer.code, wrong)
         self.free_s = done_s
         if wrong and answer.outcome in ("indefinite", "refused") and self._tries_again(done_s):
             return
@@ -202,11 +160,11 @@ class Life:
 
     def _tries_again(self, done_s: float) -> bool:
         due_s = done_s + min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self._attempt - 1, 10))
-        if due_s > self._until_s or self._driver.dispatcher.is_stopped:
+        if due_s > self._until_s or self._course.dispatcher.is_stopped:
             return False
         self._attempt += 1
         self.free_s = due_s
-        self._driver.at(self, due_s, self._send)
+        self._course.at(due_s, self._send, self._cut_short)
         return True
 
     def _misses(self, compiled: CompiledStep, answer: Answer) -> str:
@@ -227,12 +185,12 @@ class Life:
     def abandon(self, why: str) -> None:
         """Records a scenario that will never begin, if its first step was due."""
         ready = self._steps[0]
-        driver = self._driver
+        course = self._course
         due_s = self.work.due_s + (ready.after_s or 0.0)
-        if due_s < driver.dispatcher.stop_s:
+        if due_s < course.dispatcher.stop_s:
             self._due_s, self._attempt, self._digest = due_s, 1, ""
-            self._phase = driver.phases.at(due_s)
-            self._lane = driver.lane(ready.compiled.method, self._phase)
+            self._phase = course.phases.at(due_s)
+            self._lane = course.lane(ready.compiled.method, self._phase)
             self._give_up(Answer(NEVER_SENT, None, why, outcome="never_sent"))
 
     def _end(self, answer: Answer, now_s: float) -> None:
@@ -245,18 +203,18 @@ class Life:
         self.go_on()
 
     def _give_up(self, answer: Answer) -> None:
-        driver = self._driver
-        now_s = driver.clock.now_s()
+        course = self._course
+        now_s = course.clock.now_s()
         self._sent_s, self._lag_s = now_s, 0.0
         self._lane.never_sent += 1
-        driver.tally.judge("never_sent", expected=False)
-        if driver.record is not None:
-            self._write(driver.record, answer, answer.details, now_s)
+        course.tally.judge("never_sent", expected=False)
+        if course.record is not None:
+            self._write(course.record, answer, answer.details, now_s)
 
     def _scope(self) -> Scope:
-        driver, due = self._driver, self.work.due
-        row = driver.rows[due.scenario.name][due.row_index] if due.row_index != NO_ROW else {}
-        return Scope(row, self._captured, due.ordinal, Draws(driver.seed, due.ordinal, self._position))
+        course, due = self._course, self.work.due
+        row = course.rows[due.scenario.name][due.row_index] if due.row_index != NO_ROW else {}
+        return Scope(row, self._captured, due.ordinal, Draws(course.seed, due.ordinal, self._position))
 
     def _write(self, record: RecordWriter, answer: Answer, wrong: str, done_s: float) -> None:
         due, ready = self.work.due, self._steps[self._position]
@@ -274,12 +232,3 @@ class Life:
         )
         end = end_of(answer.code, answer.outcome, not wrong, answer.broke, wrong or answer.details)
         record.write(numbers, self._digest, ready.labels(self._phase) + end)
-
-
-def digest(bodies: Sequence[bytes]) -> str:
-    """A short digest of the messages sent, to tell whether two runs sent the same."""
-    state = blake2b(digest_size=8)
-    for body in bodies:
-        state.update(len(body).to_bytes(4, "big"))
-        state.update(body)
-    return state.hexdigest()

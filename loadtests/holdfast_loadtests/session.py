@@ -89,7 +89,8 @@ class Session:
         self._begun = asyncio.Event()
         self._stopping = asyncio.Event()
         self._exiting = asyncio.Event()
-        self._driver.phases.switch(plan["phase"], self._driver.clock.now_s())
+        course = self._driver.course
+        course.phases.switch(plan["phase"], course.clock.now_s())
 
     def tell(self, order: Mapping[str, Any]) -> None:
         """Hands on an order of the parent; from any thread."""
@@ -98,7 +99,7 @@ class Session:
     async def run(self) -> None:
         """Connects, loads until told to stop, drains, and stays to be scraped until told to exit."""
         driver = self._driver
-        metrics = MetricsServer(Exposition(driver.tally))
+        metrics = MetricsServer(Exposition(driver.course.tally))
         address = await metrics.start()
         # One that cannot connect makes calls that fail, and those are counted.
         failures = await asyncio.gather(*(channel.connect() for channel in driver.channels))
@@ -107,7 +108,7 @@ class Session:
             await self._begun.wait()
         gc.collect()
         gc.freeze()  # what is alive now stays: collections during the load need not look at it
-        started_s = driver.clock.now_s()
+        started_s = driver.course.clock.now_s()
         cpu_before_s = time.process_time()
         say(
             "ready",
@@ -120,7 +121,7 @@ class Session:
         driver.dispatcher.start(started_s, self._user_count)
         await self._report()
         self._stalls.end()
-        cpu_s, load_s = time.process_time() - cpu_before_s, driver.clock.now_s() - started_s
+        cpu_s, load_s = time.process_time() - cpu_before_s, driver.course.clock.now_s() - started_s
         await driver.drain()
         self._tell_status()
         self._close_record()
@@ -133,21 +134,22 @@ class Session:
 
     def _found(self) -> dict[str, object]:
         """What the load found, where the parent has no record to read it from."""
-        driver = self._driver
+        driver, tally = self._driver, self._driver.course.tally
         return {
             "stopped_s": driver.dispatcher.stop_s,
             "ended_by_stop": driver.ended_by_stop,
             "unended": driver.unended,
             "stall_ms_max": self._stalls.longest_s * 1000.0,
-            "outcomes": dict(driver.tally.outcomes),
-            "wrong": driver.tally.wrong,
+            "outcomes": dict(tally.outcomes),
+            "wrong": tally.wrong,
             "notes": [
-                [f"{method.rpartition('/')[2]} {text}", count] for (method, text), count in driver.notes.most_common()
+                [f"{method.rpartition('/')[2]} {text}", count]
+                for (method, text), count in driver.course.notes.most_common()
             ],
-            "never_sent": sum(lane.never_sent for lane in driver.tally.lanes.values()),
-            "failed": [[*labels, lane.wrong.as_json()] for labels, lane in driver.tally.lanes.items()],
-            "latency": [[*labels, series.histogram.as_json()] for labels, series in driver.tally.latency.items()],
-            "lag": [[phase, lags.histogram.as_json()] for phase, lags in driver.tally.lags.items()],
+            "never_sent": sum(lane.never_sent for lane in tally.lanes.values()),
+            "failed": [[*labels, lane.wrong.as_json()] for labels, lane in tally.lanes.items()],
+            "latency": [[*labels, series.histogram.as_json()] for labels, series in tally.latency.items()],
+            "lag": [[phase, lags.histogram.as_json()] for phase, lags in tally.lags.items()],
         }
 
     def _obey(self, order: Mapping[str, Any]) -> None:
@@ -158,7 +160,7 @@ class Session:
         elif order.get("report"):
             self._tell_news()
         elif order.get("total"):
-            say("total", found=Ledger.of_tally(self._driver.tally, self._driver.notes).as_json())
+            say("total", found=self._total().as_json())
         elif order.get("begin"):
             self._begun.set()
         elif order.get("stop"):
@@ -172,8 +174,9 @@ class Session:
 
     def _begin_phase(self, name: str) -> None:
         """Calls due from now on belong to this phase; those due before keep theirs."""
-        since_s = self._driver.clock.now_s()
-        self._driver.phases.switch(name, since_s)
+        course = self._driver.course
+        since_s = course.clock.now_s()
+        course.phases.switch(name, since_s)
         say("phase", name=name, since_s=since_s)
 
     def _resize(self, users: int) -> None:
@@ -198,9 +201,13 @@ class Session:
     def _tell_news(self) -> None:
         """What was found since the last time that it was asked."""
         self._driver.record_refused()
-        found = Ledger.of_tally(self._driver.tally, self._driver.notes)
+        found = self._total()
         news, self._reported = found.since(self._reported), found
         say("report", news=news.as_json())
+
+    def _total(self) -> Ledger:
+        """All that was found so far."""
+        return Ledger.of_tally(self._driver.course.tally, self._driver.course.notes)
 
     async def _report(self) -> None:
         while not self._stopping.is_set():
@@ -210,12 +217,12 @@ class Session:
                 self._tell_status()
 
     def _tell_status(self) -> None:
-        driver = self._driver
-        driver.record_refused()
+        self._driver.record_refused()
         if self._record is not None:
             self._record.flush()
-        now_s = driver.clock.now_s()
-        say("status", t_s=now_s, phase=driver.phases.current, **driver.tally.status(now_s))
+        course = self._driver.course
+        now_s = course.clock.now_s()
+        say("status", t_s=now_s, phase=course.phases.current, **course.tally.status(now_s))
 
     def _close_record(self) -> None:
         if self._record is not None:

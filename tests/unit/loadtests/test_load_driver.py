@@ -35,11 +35,11 @@ class Loading:
         self._server = await loop.create_server(self._side, "127.0.0.1", 0)
         target = Target(f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}")
         self.driver = Driver(self.spec, self._tables, 1, registry_descriptors(), target, self._record)
-        self.driver.phases.switch("load", self.driver.clock.now_s())
+        self.driver.course.phases.switch("load", self.driver.course.clock.now_s())
         self._channel = Channel(0, target, self.driver.expiry)
         self.driver.channels = [self._channel]
         assert await self._channel.connect() == ""
-        self.driver.dispatcher.start(self.driver.clock.now_s(), self.spec.user_count(self._tables))
+        self.driver.dispatcher.start(self.driver.course.clock.now_s(), self.spec.user_count(self._tables))
         return self
 
     async def __aexit__(self, *_) -> None:
@@ -62,14 +62,14 @@ async def test_calls_without_an_end_are_cancelled_and_counted_apart_as_indefinit
     async with Loading({"users": 2, "mix": [LIST], "deadline": "50ms"}, lambda *_: None, record) as load:
         side = load.sides[0]
         side.on_stream = lambda fields: side.streams.append(Hearing(side, fields)) or side.streams[-1]
-        await until(lambda: load.driver.tally.in_flight == 2)
+        await until(lambda: load.driver.course.tally.in_flight == 2)
         load.driver.expiry.close()  # nothing ends them any more, as where deadlines are not kept
-        already = load.driver.tally.outcomes.total()
+        already = load.driver.course.tally.outcomes.total()
         await load.driver.drain()
         record.close()
         await until(lambda: resets[-2:] == [ErrorCode.CANCEL] * 2)
     assert load.driver.unended == 2
-    assert load.driver.tally.in_flight == 0
+    assert load.driver.course.tally.in_flight == 0
     calls = list(read_calls(tmp_path / "calls.csv.gz"))
     assert len(calls) == already + 2, "each call that was sent is in the record"
     for call in calls[-2:]:
@@ -79,22 +79,22 @@ async def test_calls_without_an_end_are_cancelled_and_counted_apart_as_indefinit
 
 async def test_calls_that_end_in_time_leave_nothing_unended():
     async with Loading({"users": 2, "mix": [LIST], "deadline": "100ms"}, lambda *_: None) as load:
-        await until(lambda: load.driver.tally.in_flight == 2)
+        await until(lambda: load.driver.course.tally.in_flight == 2)
         await load.driver.drain()
     assert load.driver.unended == 0
-    assert load.driver.tally.outcomes.keys() == {"indefinite"}, "their deadlines passed"
+    assert load.driver.course.tally.outcomes.keys() == {"indefinite"}, "their deadlines passed"
 
 
 async def test_a_step_that_fell_due_before_the_end_is_made_and_one_due_after_it_is_not():
     steps = [LIST, {**LIST, "after": "100ms"}, {**LIST, "after": "60s"}]
     spec = {"arrivals": [{"rate": "1/h"}], "scenarios": [{"name": "late", "steps": steps}]}
     async with Loading(spec, lambda side, stream: side.ok(stream, b"")) as load:
-        await until(lambda: load.driver.tally.outcomes["ok"] == 1)
+        await until(lambda: load.driver.course.tally.outcomes["ok"] == 1)
         time.sleep(0.2)  # noqa: ASYNC251  # the loop stands still: its timer for the second step is late
         async with asyncio.timeout(10):
             await load.driver.drain()
         assert len(load.sides[0].streams) == 2
-    assert load.driver.tally.outcomes == {"ok": 2}
+    assert load.driver.course.tally.outcomes == {"ok": 2}
 
 
 async def test_a_scenario_that_the_end_cuts_short_leaves_its_row_to_nobody():
@@ -110,7 +110,7 @@ async def test_a_scenario_that_the_end_cuts_short_leaves_its_row_to_nobody():
         async with asyncio.timeout(10):
             await draining
         assert len(load.sides[0].streams) == 1, "the second step was due after the end, and no other life began"
-    outcomes = load.driver.tally.outcomes
+    outcomes = load.driver.course.tally.outcomes
     assert outcomes["ok"] == 1
     assert outcomes["never_sent"] >= 2
 
