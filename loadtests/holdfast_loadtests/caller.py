@@ -18,13 +18,14 @@ import uvloop
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from holdfast_loadtests.answers import Answer
 from holdfast_loadtests.channels import Channel, Prepared, expire
 from holdfast_loadtests.descriptors import Descriptors, Method, UnknownMethodError
-from holdfast_loadtests.exchanges import Answer
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.framing import frame
 from holdfast_loadtests.messages import MisfitError, encode
 from holdfast_loadtests.metadata import wire_metadata
+from holdfast_loadtests.room import Room
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.session import say
 from holdfast_loadtests.targets import target_of
@@ -45,7 +46,8 @@ class Caller:
         self._target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
         self._descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
         self._expiry = Expiry(loop, expire)
-        self._channels = [Channel(number, self._target, self._expiry) for number in range(plan["connections"])]
+        numbers, room = range(plan["connections"]), Room()
+        self._channels = [Channel(number, self._target, self._expiry, room=room) for number in numbers]
         self._prepared: dict[tuple[Any, ...], tuple[Method, Prepared]] = {}
 
     async def connect(self) -> None:
@@ -118,15 +120,17 @@ def _found(method: Method, answer: Answer) -> dict[str, Any]:
 async def _main(plan: dict[str, Any]) -> None:
     caller = Caller(plan)
     orders = asyncio.StreamReader(limit=ORDER_BYTES_MAX)
-    await caller.connect()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    say("ready")
+    first = asyncio.ensure_future(orders.readline())
+    connected = asyncio.ensure_future(caller.connect())
+    await asyncio.wait((first, connected), return_when=asyncio.FIRST_COMPLETED)
+    if connected.done():
+        say("ready")  # else it is to exit before that
     began_s, cpu_s = time.perf_counter(), time.process_time()
-    while line := await orders.readline():
-        order = json.loads(line)
-        if order.get("exit"):
-            break
+    line = await first
+    while line and not (order := json.loads(line)).get("exit"):
         caller.make(order)
+        line = await orders.readline()
     caller.close()
     say("ended", cpu_share=(time.process_time() - cpu_s) / max(time.perf_counter() - began_s, 1e-9))
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.http2 import CannotOpenError, ErrorCode, Obstacle, UnsentFullError
-from holdfast_loadtests.exchanges import Answer, Exchange, OnEnd, expired, refused
+from holdfast_loadtests.answers import Answer, expired, refused
+from holdfast_loadtests.exchanges import Exchange, OnEnd
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.links import Link
 from holdfast_loadtests.paced import Pace, Paced
+from holdfast_loadtests.room import Room
 from holdfast_loadtests.targets import Target
 
 if TYPE_CHECKING:
@@ -54,10 +56,14 @@ class Channel:
         target: where to.
         expiry: watches the deadlines.
         first_stream_id: of every connection, odd.
+        room: for what its answers hold; one of its own where None.
     """
 
-    def __init__(self, number: int, target: Target, expiry: Expiry, first_stream_id: int = 1) -> None:
+    def __init__(
+        self, number: int, target: Target, expiry: Expiry, first_stream_id: int = 1, room: Room | None = None
+    ) -> None:
         self.number = number
+        self.room = room or Room()
         self.dials = 0
         self.minds_ends = False
         self._target = target

@@ -2,13 +2,13 @@
 
 import asyncio
 
+from holdfast_loadtests.answers import given_up
 from holdfast_loadtests.calls import compile_calls
 from holdfast_loadtests.channels import Channel, expire
 from holdfast_loadtests.clock import RunClock
 from holdfast_loadtests.course import Course
 from holdfast_loadtests.descriptors import Descriptors
 from holdfast_loadtests.dispatch import Dispatcher, Work
-from holdfast_loadtests.exchanges import given_up
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.lives import Life
 from holdfast_loadtests.ready import make_ready

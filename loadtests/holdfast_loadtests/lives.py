@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
+from holdfast_loadtests.answers import Answer
 from holdfast_loadtests.calls import CompiledStep
 from holdfast_loadtests.channels import Channel
 from holdfast_loadtests.codes import NEVER_SENT
 from holdfast_loadtests.course import Course
 from holdfast_loadtests.dispatch import Work
 from holdfast_loadtests.draws import Draws
-from holdfast_loadtests.exchanges import Answer
 from holdfast_loadtests.framing import frame
 from holdfast_loadtests.ready import digest
 from holdfast_loadtests.records import RecordWriter, end_of

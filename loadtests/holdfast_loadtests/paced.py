@@ -8,7 +8,8 @@ from collections import deque
 from typing import Final, Literal
 
 from holdfast.http2 import Fields, UnsentFullError
-from holdfast_loadtests.exchanges import Answer, Carrier, Exchange, OnEnd
+from holdfast_loadtests.answers import Answer
+from holdfast_loadtests.exchanges import Carrier, Exchange, OnEnd
 from holdfast_loadtests.framing import cut
 
 ON_ANSWER: Final = "on_answer"

@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
 
 from holdfast.cli import InputError
+from holdfast_loadtests.answers import Answer
 from holdfast_loadtests.channels import Channel, Prepared, expire
 from holdfast_loadtests.descriptors import Descriptors
-from holdfast_loadtests.exchanges import Answer
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.framing import frame
 from holdfast_loadtests.targets import Target

@@ -25,6 +25,7 @@ from holdfast_loadtests.driver import Driver
 from holdfast_loadtests.exposition import Exposition
 from holdfast_loadtests.ledger import Ledger
 from holdfast_loadtests.records import RecordWriter
+from holdfast_loadtests.room import Room
 from holdfast_loadtests.security import Security
 from holdfast_loadtests.serving import MetricsServer
 from holdfast_loadtests.shares import Share
@@ -82,6 +83,7 @@ class Session:
         descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
         share = Share.of_json(plan["share"])
         self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, target, self._record, share)
+        self._room = Room()
         self._add_channels(self._user_count)
         self._stalls = Stalls()
         self._reported = Ledger()
@@ -196,7 +198,7 @@ class Session:
     def _add_channels(self, users: int) -> None:
         channels = self._driver.channels
         for number in range(len(channels), min(self._connections_max, users)):
-            channels.append(Channel(number, self._target, self._driver.expiry))
+            channels.append(Channel(number, self._target, self._driver.expiry, room=self._room))
 
     def _tell_news(self) -> None:
         """What was found since the last time that it was asked."""

@@ -3,8 +3,10 @@
 They run in threads of the test, on loopback, until the client is gone or the test ends them.
 """
 
+import itertools
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Self
@@ -107,6 +109,12 @@ def sends_no_settings(connection: socket.socket) -> None:
         pass
 
 
+def greets_late(connection: socket.socket) -> None:
+    """Most of a client's patience with a connection, and then all of its patience with a call."""
+    time.sleep(4.0)
+    never_answers(connection)
+
+
 def never_answers(connection: socket.socket) -> None:
     connection.sendall(GREETING)
     for _ in frames(connection):
@@ -138,6 +146,23 @@ def claims_giant_messages(connection: socket.socket) -> None:
     connection.sendall(GREETING)
     for stream in calls(connection):
         connection.sendall(headers(stream, ANSWER) + frame(DATA, message(b"x", claimed_bytes=1 << 31), stream))
+
+
+def ends_no_message(count: int) -> Behaviour:
+    """A message of 15 MiB is begun for each of so many calls, a quarter of it sent; then nothing more is."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(GREETING)
+        piece = bytes(1 << 18)
+        for stream in itertools.islice(calls(connection), count):
+            connection.sendall(headers(stream, ANSWER) + frame(DATA, message(b"", claimed_bytes=15 << 20), stream))
+            for _ in range(15):
+                connection.sendall(frame(DATA, piece, stream))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):
+            pass
+
+    return behave
 
 
 def ignores_windows(connection: socket.socket) -> None:

@@ -1,11 +1,13 @@
 """Whatever a server does: the load ends in time and in bounded memory, says what the server did, and does not pass."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -17,6 +19,7 @@ LIST = "holdfast.registry.v1.AgentRegistryService/ListAgents"
 RSS_BYTES_MAX = 200 << 20
 """The generator has some 60 MiB at rest; a message of an answer may have 16, a window as much."""
 
+TESTS = Path(__file__).parents[2]
 AT_ONCE = 4
 HANG_S = 150.0
 
@@ -52,7 +55,6 @@ class Outcome:
     code: int
     stdout: str
     stderr: str
-    took_s: float
     rss_bytes: int
 
 
@@ -78,7 +80,7 @@ def load(address: str, protoset: str) -> Outcome:
             process.kill()
         stdout, stderr = process.communicate()
     assert not hangs, f"still running after {HANG_S:g} s: {stderr}"
-    return Outcome(process.returncode, stdout, stderr, time.monotonic() - began_s, most)
+    return Outcome(process.returncode, stdout, stderr, most)
 
 
 def wrong_with(name: str, found: Outcome) -> str:
@@ -107,3 +109,20 @@ def test_a_hostile_server_is_named_and_neither_hangs_nor_fills_nor_passes_a_load
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = dict(zip(SERVERS, pool.map(against, SERVERS), strict=True))
     assert {name: text for name, text in wrong.items() if text} == {}
+
+
+def test_messages_that_are_never_complete_do_not_fill_a_generator_however_many_calls_there_are():
+    calls, sent_bytes, room_bytes = 100, 15 << 18, 32 << 20
+    assert calls * sent_bytes > RSS_BYTES_MAX + room_bytes
+    command = [sys.executable, "-m", "support.calls_at_once"]
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"}
+    with hostile.HostileServer(hostile.ends_no_message(calls)) as server:
+        arguments = [server.address, str(calls), str(room_bytes)]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=HANG_S)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    holding = room_bytes // sent_bytes
+    assert told["codes"] == {"Unavailable": holding, "ResourceExhausted": calls - holding}, told
+    assert any("the answers under way hold 32 MiB, and may hold 32 MiB" in text for text in told["details"])
+    assert told["held_bytes"] == 0
+    assert told["rss_bytes"] < RSS_BYTES_MAX

@@ -9,8 +9,9 @@ import pytest
 
 from holdfast.http2 import ErrorCode, Limits, encode
 from holdfast_loadtests import channels
+from holdfast_loadtests.answers import Answer
 from holdfast_loadtests.channels import Channel, Prepared, expire
-from holdfast_loadtests.exchanges import MESSAGE_BYTES_MAX, Answer
+from holdfast_loadtests.exchanges import MESSAGE_BYTES_MAX
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.framing import frame
 from holdfast_loadtests.targets import Target, timeout_text

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from holdfast.http2 import Limits
+from holdfast_loadtests.answers import Answer
 from holdfast_loadtests.channels import Channel, Prepared, expire
-from holdfast_loadtests.exchanges import Answer
 from holdfast_loadtests.expiry import Expiry
 from holdfast_loadtests.framing import cut, frame
 from holdfast_loadtests.paced import ON_ANSWER
