@@ -6,7 +6,6 @@ Prints one JSON line, {"grpc": "HOST:PORT"}, once it serves, and ends with its s
 import json
 import re
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +19,7 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class TestService:
-    """Every method of the service but those that no server has."""
+    """What the cases call, under the methods' names in snake_case; the others are unimplemented."""
 
     def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
         self._message = lambda name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"grpc.testing.{name}"))
@@ -55,7 +54,6 @@ class TestService:
 
     def _outputs(self, request, context):
         for parameters in request.response_parameters:
-            time.sleep(parameters.interval_us / 1e6)  # what the request asks for
             if not parameters.compressed.value:
                 context.disable_next_message_compression()
             yield self._message("StreamingOutputCallResponse")(payload={"body": bytes(parameters.size)})

@@ -34,14 +34,12 @@ class InteropServer:
         address: `host:port` of its gRPC.
         http: `host:port` of its metrics; the Go server has them.
         security: what a client needs to trust it, None where it speaks without TLS.
-        process: it.
     """
 
     name: str
     address: str
     http: str
     security: Security | None
-    process: subprocess.Popen[bytes]
 
     def metrics(self) -> str:
         """Its metrics, as Prometheus reads them."""
@@ -58,9 +56,9 @@ def interop_server(name: str, folder: Path, tls: bool = False) -> Iterator[Inter
     assert process.stdout is not None
     try:
         said = json.loads(process.stdout.readline() or "{}")
-        assert said, f"the interop server in {name} ended with {process.wait(10)}"
+        assert said, f"the interop server of {name!r} ended with {process.wait(10)}"
         security = Security(ca=str(authority.ca)) if authority else None
-        yield InteropServer(name, said["grpc"], said.get("http", ""), security, process)
+        yield InteropServer(name, said["grpc"], said.get("http", ""), security)
     finally:
         process.stdin.close()
         process.kill()
