@@ -9,9 +9,8 @@ import pytest
 
 from support.chromium import chromium
 from support.echo_server_process import EchoServer
-from support.locust_processes import Cluster, free_port
+from support.locust_processes import REGISTRY, Cluster, Page, saturated
 
-REGISTRY = "holdfast.registry.v1.AgentRegistryService"
 USERS = 6
 LOCUSTFILE = f"""
 from holdfast_loadtests.locusting.users import EngineUser
@@ -58,14 +57,14 @@ async def until(holds, what):
 async def test_a_test_is_started_changed_stopped_and_read_from_the_page(browser, tmp_path):
     """Users ramp up and down as the page says; its tabs show the merged percentiles and every generator."""
     (tmp_path / "agents.csv").write_text("id\n" + "".join(f"a{number}\n" for number in range(USERS)))
-    address = ("--web-host", "127.0.0.1", "--web-port", str(free_port()))
-    with EchoServer() as server, Cluster(tmp_path, LOCUSTFILE, 2, *address, "--csv", "run") as cluster:
+    served = Page()
+    with EchoServer() as server, Cluster(tmp_path, LOCUSTFILE, 2, *served.arguments, "--csv", "run") as cluster:
         await asyncio.to_thread(cluster.master.says, "Starting web interface")
         await asyncio.to_thread(cluster.master.says, "2 workers connected")
         page = await browser.new_page(viewport={"width": 1400, "height": 800})
         complaints = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        await page.goto(f"http://127.0.0.1:{address[3]}/")
+        await page.goto(served.url)
         await page.get_by_label("Number of users").fill(str(USERS))
         await page.get_by_label("Ramp up").fill(str(USERS))
         await page.get_by_label("Host").fill(f"grpc://{server.address}")
@@ -112,6 +111,5 @@ async def test_a_test_is_started_changed_stopped_and_read_from_the_page(browser,
         assert "RegisterAgent/AlreadyExists" not in counts  # a row is held by one user of one worker at a time
         assert all(worker["calls"] > 0 for worker in found["workers"])
         cluster.master.terminate()
-        saturated = [doubt for doubt in found["inconclusive"] if "could not keep up" in doubt]
-        assert found["inconclusive"] == saturated
-        assert cluster.master.code() == (2 if saturated else 0), cluster.output
+        assert found["inconclusive"] == saturated(found)
+        assert cluster.master.code() == (2 if saturated(found) else 0), cluster.output

@@ -7,10 +7,21 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
+import requests
+
 WITHIN_S = 120.0
+REGISTRY = "holdfast.registry.v1.AgentRegistryService"
+HEAD = "from holdfast_loadtests.locusting.users import EngineUser, GrpcUser\nfrom locust import constant, task\n"
+CLOSED = f"""{HEAD}
+class Lists(EngineUser):
+    load = {{"mix": [{{"call": "{REGISTRY}/ListAgents", "request": {{"parent": "namespaces/n-{{{{counter}}}}"}}}}]}}
+"""
+"""A locustfile: as many users as Locust says, each calls as soon as it was answered."""
 
 
 class Locust:
@@ -41,6 +52,16 @@ class Locust:
             time.sleep(0.05)
         return found
 
+    def children(self, module: str = "") -> list[psutil.Process]:
+        """The processes under it, of one module (as in `python -m`) or of any."""
+        found = []
+        with suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(self.process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if not module or module in one.cmdline():
+                        found.append(one)
+        return found
+
     def code(self) -> int:
         """Waits for its end."""
         return self.process.wait(timeout=WITHIN_S)
@@ -69,8 +90,16 @@ class Cluster:
         port = str(free_port())
         bind = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
         self.master = Locust(folder, "master", *bind, "--expect-workers", str(workers), *arguments)
-        to_master = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
-        self.workers = [Locust(folder, f"worker-{number}", *to_master) for number in range(workers)]
+        self._folder = folder
+        self._to_master = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+        self.workers: list[Locust] = []
+        for _ in range(workers):
+            self.join()
+
+    def join(self) -> Locust:
+        """Starts one more worker."""
+        self.workers.append(Locust(self._folder, f"worker-{len(self.workers)}", *self._to_master))
+        return self.workers[-1]
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +111,41 @@ class Cluster:
     @property
     def output(self) -> str:
         return "\n".join(one.output for one in (self.master, *self.workers))
+
+
+def alone(folder: Path, locustfile: str, *arguments: str) -> Locust:
+    """A Locust without workers: it is its own."""
+    (folder / "locustfile.py").write_text(locustfile)
+    return Locust(folder, "alone", "--headless", *arguments)
+
+
+def saturated(found: dict[str, object]) -> list[str]:
+    """Which of a test's doubts say that the machine was too busy to be punctual, which it may be."""
+    doubts = found["inconclusive"]
+    assert isinstance(doubts, list)
+    return [doubt for doubt in doubts if "could not keep up" in doubt]
+
+
+class Page:
+    """Locust's page, for who has no browser; `arguments` have a master serve it."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        self.arguments = ("--web-host", "127.0.0.1", "--web-port", str(port))
+        self.url = f"http://127.0.0.1:{port}"
+
+    def start(self, host: str, users: int) -> None:
+        """Start."""
+        self._post("swarm", {"user_count": users, "spawn_rate": users, "host": host})
+
+    def stop(self) -> None:
+        """Stop; returns once the test has ended."""
+        self._post("stop", {})
+
+    def _post(self, what: str, form: dict[str, object]) -> None:
+        answer = requests.post(f"{self.url}/{what}", data=form, timeout=WITHIN_S)
+        assert answer.ok, answer.text
+        assert answer.json()["success"], answer.text
 
 
 def free_port() -> int:

@@ -133,6 +133,11 @@ class Board:
             part.since_reset = Ledger()
 
     @property
+    def is_ready(self) -> bool:
+        """Whether every worker waits for the start."""
+        return all(part.state == "ready" for part in self.parts.values())
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more is to come."""
         return not any(part.is_awaited for part in self.parts.values())

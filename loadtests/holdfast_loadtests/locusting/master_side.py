@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
-from locust.runners import STATE_MISSING, STATE_SPAWNING, LocalRunner
+from gevent.lock import RLock
+from locust.runners import STATE_MISSING, STATE_SPAWNING, STATE_STOPPED, LocalRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from holdfast.cli import EXIT_INCONCLUSIVE, EXIT_WRONG_INPUT
 from holdfast_loadtests.locusting import messages
 from holdfast_loadtests.locusting.board import Board
 from holdfast_loadtests.locusting.files import write_files
+from holdfast_loadtests.locusting.shield import to_the_end
 from holdfast_loadtests.locusting.texts import summary_lines
 from holdfast_loadtests.shares import Share
 
@@ -43,7 +45,9 @@ class MasterSide:
         self._began_s = 0.0
         self._is_finished = True
         self._exit_code: int | None = None
+        self._ending = RLock()
         self._runner.register_message(messages.READY, self._on_ready)
+        self._runner.register_message(messages.LATE, self._on_late)
         self._runner.register_message(messages.BEGUN, self._on_begun)
         self._runner.register_message(messages.FINAL, self._on_final)
         self._runner.register_message(messages.REPORT, self._on_local_report)
@@ -61,31 +65,54 @@ class MasterSide:
     def _on_test_start(self, **_: object) -> None:
         self._runner.update_state(STATE_SPAWNING)  # from now on it can be stopped, and the page shows it
         self._tests += 1
-        workers = self._workers()
-        board = self.board = Board(self._tests, workers)
+        board = self.board = Board(self._tests, self._workers())
         self._began_s = time.monotonic()
         self._is_finished = False
+        if self._environment.process_exit_code is None:
+            self._set_exit_code(EXIT_INCONCLUSIVE)  # whatever ends this process before the test is judged
+        if isinstance(self._runner, LocalRunner):
+            # Locust kills the greenlet that starts a test where the number of users changes meanwhile.
+            to_the_end(lambda: self._start_alone(board))
+        else:
+            self._start(board)
+        if self._is_finished or not board.is_ready:
+            raise gevent.GreenletExit  # no test began: Locust is to start no users
+
+    def _start_alone(self, board: Board) -> None:
+        self._prepare(board)
+        if board.is_ready and not self._is_finished:
+            self._runner.send_message(messages.START, {})
+            if self._environment.shape_class is not None:
+                self._environment.shape_class.reset_time()  # as Locust does where there are workers
+
+    def _start(self, board: Board) -> None:
+        try:
+            self._prepare(board)
+        except gevent.GreenletExit:  # the page's Stop or Edit, while workers prepare
+            if not self._is_finished:
+                self._on_stopping()
+                self._runner.update_state(STATE_STOPPED)  # so that the next start is one
+            raise
+
+    def _prepare(self, board: Board) -> None:
+        """Has every worker get ready; where one cannot, the test is given up."""
         options = self._environment.parsed_options
-        for index, worker in enumerate(workers):
+        for part in board.parts.values():
             asked = {
                 "test": board.test,
-                "share": Share(index, len(workers)).as_json(),
+                "share": Share(part.index, part.count).as_json(),
                 "classes": [user_class.__name__ for user_class in self._environment.user_classes],
                 "host": self._environment.host,
                 "seed": getattr(options, "load_seed", 0),
                 "records": getattr(options, "load_records", ""),
             }
-            self._runner.send_message(messages.PREPARE, asked, client_id=worker)
+            self._runner.send_message(messages.PREPARE, asked, client_id=part.worker)
 
         def all_have_spoken() -> bool:
             self._see_losses(board)
             return all(part.state != "preparing" for part in board.parts.values())
 
-        try:
-            self._wait(all_have_spoken, READY_WITHIN_S)
-        except gevent.GreenletExit:  # the page's Stop, while workers prepare: Locust ends the start, and no test began
-            self._on_stopping()
-            raise
+        self._wait(all_have_spoken, READY_WITHIN_S)
         if self._is_finished:
             return  # it was ended meanwhile
         for part in board.parts.values():
@@ -93,7 +120,7 @@ class MasterSide:
                 board.fail(part.worker, f"was not ready within {READY_WITHIN_S:g} s", is_input=False)
             if part.state == "failed":
                 logger.error("%s %s", part.title, part.why)
-        if any(part.state != "ready" for part in board.parts.values()):
+        if not board.is_ready:
             gevent.spawn(self._give_up)
             return
         self._began_s = time.monotonic()
@@ -124,19 +151,25 @@ class MasterSide:
         return float(length() or 0.0) if length is not None else 0.0
 
     def _on_stopping(self, **_: object) -> None:
+        with self._ending:  # the page, a limit and signals may all say so: the second waits for the verdict
+            to_the_end(self._end)
+
+    def _end(self) -> None:
         """Ends the test at every worker, and waits for the last of each; alone, `_on_final` will judge."""
         board = self.board
         if board is None or self._is_finished:
             return
+        awaited = [part.worker for part in board.parts.values() if part.is_awaited]
         for part in board.parts.values():
             if part.state == "preparing":
                 board.fail(part.worker, "was not ready when the test ended: let it run longer", is_input=False)
-        if isinstance(self._runner, LocalRunner) and not board.is_over:
+        is_alone = isinstance(self._runner, LocalRunner)
+        if is_alone and not board.is_over:
             return
         self._is_finished = True
-        for part in board.parts.values():
-            if part.is_awaited and self._is_there(part.worker):
-                self._runner.send_message(messages.FINISH, {"test": board.test}, client_id=part.worker)
+        for worker in awaited:
+            if not is_alone and self._is_there(worker):
+                self._runner.send_message(messages.FINISH, {"test": board.test}, client_id=worker)
         drain_limit_s = max((part.drain_limit_s for part in board.parts.values()), default=0.0)
 
         def is_over() -> bool:
@@ -155,9 +188,7 @@ class MasterSide:
         for doubt in doubts:
             logger.error("INCONCLUSIVE: %s", doubt)
         # None leaves it to Locust, which ends with 1 where there were errors.
-        code = EXIT_WRONG_INPUT if board.wrong_input else EXIT_INCONCLUSIVE if doubts else None
-        if code is not None or self._exit_code is not None:  # one that the locustfile set stays
-            self._environment.process_exit_code = self._exit_code = code
+        self._set_exit_code(EXIT_WRONG_INPUT if board.wrong_input else EXIT_INCONCLUSIVE if doubts else None)
         options = self._environment.parsed_options
         if options is not None and options.csv_prefix:
             for path in write_files(board, Path(options.csv_prefix)):
@@ -165,6 +196,12 @@ class MasterSide:
             gevent.sleep(
                 CSV_STATS_INTERVAL_SEC + LOOK_EVERY_S
             )  # Locust writes its own files as often, and not at the end
+
+    def _set_exit_code(self, code: int | None) -> None:
+        if (
+            code is not None or self._environment.process_exit_code == self._exit_code
+        ):  # else the locustfile's: it stays
+            self._environment.process_exit_code = self._exit_code = code
 
     # What workers tell.
 
@@ -204,10 +241,18 @@ class MasterSide:
             self.board.report(client_id, data[messages.REPORT])
 
     def _on_connect(self, client_id: str, **_: object) -> None:
-        board = self.board
-        if board is not None and not self._is_finished and client_id not in (*board.parts, *board.late):
-            logger.error("Worker %s joined while the test runs: it makes no calls until the next one", client_id)
-            board.late.append(client_id)
+        if self.board is not None and client_id not in self.board.parts:
+            self._see_late(self.board, client_id)
+
+    def _on_late(self, environment: "Environment", msg: "Message", **_: object) -> None:
+        del environment
+        if self.board is not None:
+            self._see_late(self.board, self._name(msg.node_id))
+
+    def _see_late(self, board: Board, worker: str) -> None:
+        if not self._is_finished and worker not in board.late:
+            logger.error("Worker %s joined while the test runs: it makes no calls until the next one", worker)
+            board.late.append(worker)
 
     def _on_reset(self, **_: object) -> None:
         if self.board is not None:

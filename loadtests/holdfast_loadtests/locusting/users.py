@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import gevent
 from locust import User, constant, task
+from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from holdfast.cli import InputError
 from holdfast_loadtests.engine import LoadError
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EngineUser", "GrpcUser", "Reply"]
 
 PAUSE_S = 3_600.0
+LOOK_EVERY_S = 0.5
 
 
 class TargetUser(User):
@@ -108,11 +112,15 @@ class EngineUser(TargetUser):
 
     def on_start(self) -> None:
         """One more user for the engine."""
-        station_of(self.environment).add_users(1)
+        self._add(1)
 
     def on_stop(self) -> None:
         """One fewer."""
-        station_of(self.environment).add_users(-1)
+        self._add(-1)
+
+    def _add(self, users: int) -> None:
+        if (station := station_of(self.environment)) is not None:
+            station.add_users(users)
 
     @task
     def is_with_the_engine(self) -> None:
@@ -159,6 +167,8 @@ class GrpcUser(TargetUser):
     ) -> Reply:
         """Makes a call and waits for its answer; any code but OK counts as a failure and is not raised.
 
+        At a worker that joined while the test runs it waits until its user is stopped.
+
         Args:
             call: `package.Service/Method`.
             request: the message as JSON has it; a list of them where the method takes a stream.
@@ -173,7 +183,10 @@ class GrpcUser(TargetUser):
             InputError: there is no such method, or the message is none that it takes.
             LoadError: the process that makes the calls is gone.
         """
-        station = station_of(self.environment)
+        while (station := station_of(self.environment)) is None:
+            if self._state == LOCUST_STATE_STOPPING:
+                raise StopUser
+            gevent.sleep(LOOK_EVERY_S)
         if not station.has_calls(type(self)):
             self.prepare(station, self.environment.host or self.host)
         bodies = [request] if isinstance(request, Mapping) else list(request) or [{}]

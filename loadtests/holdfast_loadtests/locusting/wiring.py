@@ -21,11 +21,16 @@ _workers: "WeakKeyDictionary[Environment, WorkerSide]" = WeakKeyDictionary()
 _alone: "WeakKeyDictionary[Environment, Station]" = WeakKeyDictionary()
 
 
-def station_of(environment: "Environment") -> Station:
-    """The generators that serve users of an environment; some of their own where no test prepared any."""
+def station_of(environment: "Environment") -> Station | None:
+    """The generators that serve users of an environment: some of their own where Locust runs no tests.
+
+    None where this worker takes no part in the test.
+    """
     side = _workers.get(environment)
-    if side is not None and side.station is not None:
+    if side is not None:
         return side.station
+    if isinstance(environment.runner, WorkerRunner):
+        return None  # users may come before Locust says that it has made the environment
     if environment not in _alone:
         _alone[environment] = Station(0, WHOLE, 0)
     return _alone[environment]

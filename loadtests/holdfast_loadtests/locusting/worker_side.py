@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
 from gevent.lock import RLock
-from locust.runners import WorkerRunner
+from locust.runners import STATE_INIT, WorkerRunner
 
 from holdfast.cli import InputError
 from holdfast_loadtests.engine import LoadError
@@ -30,22 +30,28 @@ logger = logging.getLogger(__name__)
 
 
 class WorkerSide:
-    """Makes load for a Locust environment; `station` is what runs now."""
+    """Makes load for a Locust environment."""
 
     def __init__(self, environment: "Environment") -> None:
         self._environment = environment
         self._runner = cast("Any", environment.runner)
         self._is_distributed = isinstance(self._runner, WorkerRunner)
         self._station: Station | None = None
+        self._preparing: gevent.Greenlet[..., Any] | None = None
+        self._takes_part = False
         self._has_begun = False
         self._is_over = True
         self._is_told = True
-        self._is_refused = False
         self._ending = RLock()
         self._runner.register_message(messages.PREPARE, self._on_prepare, concurrent=True)
         self._runner.register_message(messages.FINISH, self._on_finish, concurrent=True)
         events = environment.events
-        events.test_start.add_listener(self._on_test_start)
+        if self._is_distributed:
+            events.test_start.add_listener(self._on_test_start)
+            if self._runner.worker_state != STATE_INIT:
+                self._on_late()  # users came before it could listen
+        else:
+            self._runner.register_message(messages.START, self._on_test_start)
         events.test_stopping.add_listener(self._on_stopping)
         events.test_stop.add_listener(self._on_stop)
         events.quitting.add_listener(self._on_quitting)
@@ -53,46 +59,68 @@ class WorkerSide:
 
     @property
     def station(self) -> Station | None:
-        """The generators of the test; None before the first."""
-        return self._station
+        """The generators of the test; None where this worker takes no part in it, so that its users make no calls."""
+        return self._station if self._takes_part else None
 
     def _on_prepare(self, environment: "Environment", msg: "Message", **_: object) -> None:
         del environment
         asked = msg.data
-        self._close()
-        share = Share.of_json(asked["share"])
-        self._has_begun = self._is_over = self._is_told = self._is_refused = False
+        with self._ending:  # of the test before
+            self._stop_preparing()
+            self._close()
+            self._preparing = cast("gevent.Greenlet[..., Any]", gevent.getcurrent())
+            self._has_begun = self._is_over = self._is_told = self._takes_part = False
         answer: dict[str, Any] = {"test": asked["test"]}
         try:
-            records = _folder(asked, share)
-            self._station = station = Station(asked["test"], share, asked["seed"], records)
-            for user_class in self._environment.user_classes:
-                prepare = getattr(user_class, "prepare", None)
-                if prepare is not None and user_class.__name__ in asked["classes"]:
-                    prepare(station, asked["host"] or user_class.host)
-            answer["drain_limit_s"] = station.drain_limit_s
+            answer["drain_limit_s"] = self._prepare(asked)
         except (InputError, LoadError) as error:
-            self._is_refused = True
             answer |= {"failure": str(error), "is_input": isinstance(error, InputError)}
             self._close()
+        finally:
+            self._preparing = None
         self._runner.send_message(messages.READY, answer)
+
+    def _prepare(self, asked: dict[str, Any]) -> float:
+        """Starts what makes the calls. Returns how long its end may take, in seconds.
+
+        Raises:
+            InputError: the load does not fit the target, or cannot be read.
+            LoadError: a process did not become ready.
+        """
+        share = Share.of_json(asked["share"])
+        self._station = station = Station(asked["test"], share, asked["seed"], _folder(asked, share))
+        for user_class in self._environment.user_classes:
+            prepare = getattr(user_class, "prepare", None)
+            if prepare is not None and user_class.__name__ in asked["classes"]:
+                prepare(station, asked["host"] or user_class.host)
+        return station.drain_limit_s
+
+    def _stop_preparing(self) -> None:
+        """Ends a preparation that is under way, and its processes."""
+        preparing, self._preparing = self._preparing, None
+        if preparing is not None:
+            preparing.kill()
 
     def _on_test_start(self, **_: object) -> None:
         station = self._station
-        if self._is_refused:
-            return
         if station is None or self._has_begun:
-            logger.error("This worker joined a test that runs: it makes no calls until the next one")
+            self._on_late()
             return
         self._has_begun = True
         if self._is_over:
-            return  # it was ended while it was prepared
+            return  # it was ended before it began
+        self._takes_part = True
         try:
             station.begin()
         except LoadError as error:
             station.problem = f"did not begin: {error}"
         self._runner.send_message(messages.BEGUN, {"test": station.test})
         gevent.spawn(self._collect, station)
+
+    def _on_late(self) -> None:
+        logger.error("This worker joined a test that runs: it makes no calls until the next one")
+        self._takes_part = False
+        self._runner.send_message(messages.LATE, {})
 
     def _collect(self, station: Station) -> None:
         while self._station is station and not self._is_over:
@@ -108,12 +136,16 @@ class WorkerSide:
     def _on_finish(self, environment: "Environment", msg: "Message", **_: object) -> None:
         """The master ends the test: users stop as if Locust had said so, which it will, once all have told the last."""
         del environment
-        if self._station is not None and msg.data["test"] == self._station.test:
-            self._runner.stop()
+        with self._ending:
+            if self._station is not None and msg.data["test"] == self._station.test:
+                self._runner.stop()
+                self._on_stopping()  # Locust is silent where users of this test have not begun
+                self._on_stop()
 
     def _on_stopping(self, **_: object) -> None:
         """Before users stop: nothing more falls due, what is under way is waited for."""
         with self._ending:  # the master and Ctrl-C may both say so: the second waits until the first has drained
+            self._stop_preparing()
             if self._station is not None and not self._is_told:
                 self._is_over = True
                 feed(self._environment.stats, self._station.end_load())
@@ -138,6 +170,7 @@ class WorkerSide:
         if not self._is_told:
             self._runner.stop()
         with self._ending:
+            self._stop_preparing()
             self._close()
 
     def _close(self) -> None:
