@@ -132,16 +132,17 @@ class CallerProcess:
             return
         with suppress(LoadError):
             self._send({"exit": True})
+        assert self._process.stdin is not None, "started with a pipe"
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()  # which it hears where it had read the order together with its plan
         try:
             self._process.wait(timeout=CLOSE_WITHIN_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._reader.join(timeout=CLOSE_WITHIN_S)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None, "started with pipes"
-            with suppress(BrokenPipeError):
-                pipe.close()
+        assert self._process.stdout is not None, "started with a pipe"
+        self._process.stdout.close()
         self._log.close()
 
     def _send(self, order: Mapping[str, Any]) -> None:
