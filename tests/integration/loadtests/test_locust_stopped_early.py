@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import time
 
 import pytest
@@ -102,11 +103,18 @@ def test_a_second_signal_ends_no_test_before_it_is_judged(tmp_path):
     slow = CLOSED.replace('"mix"', '"deadline": "2s", "mix"').replace(
         "load =", 'protoset = "registry.binpb"\n    load ='
     )
+    called = threading.Event()
+
+    def never_answers(connection):
+        connection.sendall(hostile.GREETING)
+        for _ in hostile.calls(connection):
+            called.set()
+
     with (
-        hostile.HostileServer(hostile.never_answers) as server,
+        hostile.HostileServer(never_answers) as server,
         Cluster(tmp_path, slow, 1, "--headless", "--host", server.address) as cluster,
     ):
-        cluster.master.says("All users spawned")
+        poll(called.is_set, "a call under way", 60)
         for count in (1, 2):
             cluster.master.terminate()
             cluster.master.says("(?s)" + ".*".join(["Got SIGTERM signal"] * count))
