@@ -30,7 +30,7 @@ KNOWN: dict[str, tuple[Run, Run]] = {
     "coordination": (coordination.run, lambda: coordination.run(rounds=2, round_s=0.2)),
     "http2_codec": (http2_codec.run, lambda: http2_codec.run(rounds=2, calls=200)),
     "load_cpu": (load_cpu.run, lambda: load_cpu.run(rounds=2, round_s=1, rate=200)),
-    "load_memory": (load_memory.run, lambda: load_memory.run(run_s=10, rate=2000)),
+    "load_memory": (load_memory.run, lambda: load_memory.run(run_s=6, rate=0)),
     "omission": (omission.run, lambda: omission.run(rounds=1, run_s=12, frozen_s=2)),
     "fleet_100k": (fleet_100k.run, lambda: fleet_100k.run(agents=5000, calls=5, watchers=3)),
 }

@@ -28,7 +28,7 @@ LOOKS = 100
 
 
 async def run(run_s: float = RUN_S, rate: int = RATE) -> list[Figure]:
-    """One load against grpc-go's interop server."""
+    """One load against grpc-go's interop server; without a rate, as fast as calls are answered."""
     return await asyncio.to_thread(_run, run_s, rate)
 
 
