@@ -38,8 +38,8 @@ _STREAM: Final = re.compile(r"stream \d+")
 class Answer:
     """How a call ended.
 
-    `message` is the last one, `details` what the status said, `short` how a stream was cut short. `broke` is what broke
-    a call that got no definite answer.
+    `message` is the last one, `details` what the status said, `short` how a stream or a call was cut short, which no
+    step expects, whatever its code. `broke` is what broke a call that got no definite answer.
     """
 
     code: str
@@ -68,7 +68,7 @@ def given_up(was_sent: bool) -> Answer:
     """The end of a call that was still under way when the load had waited for all of them long enough."""
     if not was_sent:
         return refused("the load ended while it waited for a connection or a stream", "other")
-    return broken("Cancelled", "still under way when the load stopped waiting: nobody knows what came of it", "other")
+    return _cut_short("Cancelled", "still under way when the load stopped waiting: nobody knows what came of it")
 
 
 def broken(code: str, details: str, broke: ErrorClass) -> Answer:
@@ -77,8 +77,13 @@ def broken(code: str, details: str, broke: ErrorClass) -> Answer:
 
 
 def too_long(details: str) -> Answer:
-    """The end of a call whose answer was more than is taken."""
-    return broken("ResourceExhausted", details, "other")
+    """The end of a call that was more than this end takes or holds."""
+    return _cut_short("ResourceExhausted", details)
+
+
+def _cut_short(code: str, details: str) -> Answer:
+    """An end that this end made: a step that expects the server to answer so did not get that answer."""
+    return Answer(code, None, details, short=details, outcome="indefinite", broke="other")
 
 
 def trouble_of(headers: Fields) -> Answer | None:

@@ -7,10 +7,11 @@ from holdfast.http2 import ErrorCode
 from holdfast_loadtests.channels import Channel
 from holdfast_loadtests.clock import RunClock
 from holdfast_loadtests.driver import Driver
+from holdfast_loadtests.exchanges import MESSAGE_BYTES_MAX
 from holdfast_loadtests.records import RecordWriter, read_calls
 from holdfast_loadtests.spec import LoadSpec
 from holdfast_loadtests.targets import Target
-from support.codec_server import Served, ServerSide, until
+from support.codec_server import HEADERS, Served, ServerSide, trailers, until
 from support.echo_server_descriptors import registry_descriptors
 
 LIST = {"call": "holdfast.registry.v1.AgentRegistryService/ListAgents"}
@@ -113,6 +114,25 @@ async def test_a_scenario_that_the_end_cuts_short_leaves_its_row_to_nobody():
     outcomes = load.driver.course.tally.outcomes
     assert outcomes["ok"] == 1
     assert outcomes["never_sent"] >= 2
+
+
+async def test_an_end_that_this_end_makes_is_no_answer_that_a_step_expects():
+    """A server at its limit may be what a step is about; the engine at its own is not."""
+
+    def too_long(side, stream) -> None:
+        side.codec.send_headers(stream, HEADERS)
+        side.codec.send(stream, (MESSAGE_BYTES_MAX + 1).to_bytes(5, "big"))
+
+    def at_its_limit(side, stream) -> None:
+        side.codec.send_headers(stream, HEADERS)
+        side.codec.send_headers(stream, trailers(b"8"), ends=True)
+
+    for answer, is_wrong in ((too_long, True), (at_its_limit, False)):
+        async with Loading({"users": 1, "mix": [{**LIST, "expect": ["ResourceExhausted"]}]}, answer) as load:
+            await until(lambda load=load: load.driver.course.tally.outcomes.total() > 0)
+            await load.driver.drain()
+        assert bool(load.driver.course.tally.unexpected) is is_wrong
+    assert load.driver.course.tally.outcomes.keys() == {"definite"}
 
 
 def test_setting_the_time_does_not_bend_the_clock_of_a_load(monkeypatch):
