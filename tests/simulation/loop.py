@@ -23,6 +23,7 @@ class Pausable(Protocol):
 
     is_paused: bool
     held: "list[asyncio.Handle]"
+    tasks: "dict[asyncio.Task[Any], None]"
 
 
 NODE: contextvars.ContextVar[Pausable | None] = contextvars.ContextVar("NODE", default=None)
@@ -45,6 +46,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Virtual seconds."""
         return self._now_s
+
+    def create_task(
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: contextvars.Context | None = None
+    ) -> "asyncio.Task[T]":
+        """Begins a task. One of a node is also among the node's, whoever of its code begins it."""
+        task = super().create_task(coro, name=name, context=context)
+        node = NODE.get() if context is None else context.get(NODE)
+        if node is not None:
+            node.tasks[task] = None
+            task.add_done_callback(lambda done: node.tasks.pop(done, None))
+        return task
 
     def resume(self, node: Pausable) -> None:
         """Lets a paused node go on with what waited."""

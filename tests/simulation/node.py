@@ -52,6 +52,7 @@ class Node:
         self.name = name
         self.is_paused = False
         self.held: list[asyncio.Handle] = []
+        self.tasks: dict[asyncio.Task[Any], None] = {}
         self.is_up = False
         self.is_serving = False
         self.trap: Failpoint | None = None
@@ -60,7 +61,6 @@ class Node:
         self._clocks = clocks
         self._history = history
         self._retain_revisions = retain_revisions
-        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._context = contextvars.copy_context()
         self._context.run(NODE.set, self)
 
@@ -144,9 +144,9 @@ class Node:
         self.trap = None
         self._history.mark(self.name, "killed")
         self.loop.resume(self)  # the dead are not held
-        for task in list(self._tasks):
+        for task in list(self.tasks):
             task.cancel()
-        self._tasks.clear()
+        self.tasks.clear()
         if self.store is not None and not self.store.is_shared:
             self.store.crash()
 
@@ -171,10 +171,7 @@ class Node:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs something inside the node; it ends with it."""
-        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
-        self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
-        return task
+        return self.loop.create_task(work, context=self._context.copy())
 
     def handler(self, op: str) -> Callable[..., Any]:
         """The handler of an rpc."""

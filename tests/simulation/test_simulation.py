@@ -1,7 +1,9 @@
 """Simulations: no seed shows what a registry that keeps its promises could not show, and everything is reached."""
 
+import asyncio
 import itertools
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,12 @@ from holdfast.replicas import Replicas
 from holdfast.service.drainer import Drainer
 from holdfast.service.janitor import Janitor
 from holdfast.view import View
+from simulation import loop
 from simulation.coverage import Coverage
+from simulation.node import Clocks, Node
 from simulation.world import simulate
 from support.checkers import report
-from support.history import ServerMark
+from support.history import History, ServerMark
 from support.planted import BUGS
 
 SEEDS = 2000
@@ -95,6 +99,26 @@ def test_a_part_of_a_node_that_fails_is_a_defect_and_ends_the_node(name: str, ow
     assert node in {
         event.process for event in outcome.events if isinstance(event, ServerMark) and event.what == "killed"
     }
+
+
+def test_a_node_that_is_killed_takes_everything_with_it_that_its_code_began() -> None:
+    """As a process does: what is left pending would be found by the garbage collector, at any time, in any seed."""
+
+    async def scene() -> asyncio.Task[None]:
+        node = Node("n1", random.Random(0), Clocks(0, 1, 0, 1), History(lambda: 0.0), retain_revisions=10)
+        begun: list[asyncio.Task[None]] = []
+
+        async def handle() -> None:
+            begun.append(asyncio.create_task(asyncio.sleep(1000)))
+
+        node.is_up = True
+        await node.spawn(handle())
+        node.kill()
+        await asyncio.wait(begun)
+        assert asyncio.get_running_loop().time() < 1
+        return begun[0]
+
+    assert loop.run(scene()).cancelled()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
