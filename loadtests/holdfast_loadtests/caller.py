@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
@@ -43,7 +44,8 @@ class Caller:
     def __init__(self, plan: Mapping[str, Any]) -> None:
         loop = asyncio.get_running_loop()
         security = Security(**plan["security"]) if plan["security"] else None
-        self._target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
+        target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
+        self._target = replace(target, compressed=bool(plan["compressed"]))
         self._descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
         self._expiry = Expiry(loop, expire)
         numbers, room = range(plan["connections"]), Room()
@@ -65,7 +67,7 @@ class Caller:
         number = order["id"]
         try:
             method, prepared = self._prepare(order)
-            data = frame([encode(method.request_class, body) for body in order["bodies"]])
+            data = frame([encode(method.request_class, body) for body in order["bodies"]], self._target.compressed)
         except (UnknownMethodError, MisfitError, ValueError) as error:
             say("misfit", id=number, message=str(error))
             return

@@ -1,10 +1,14 @@
-"""Compressed messages of answers. The load asks for gzip, as most gRPC clients do, and sends its own messages plain."""
+"""Compressed messages: answers, for which the load asks as most gRPC clients do, and requests where it is to."""
 
+import gzip
 import zlib
 from typing import Final
 
 ACCEPTED: Final = b"gzip"
 """The value of grpc-accept-encoding; that a message may be plain goes without saying."""
+
+GZIP: Final = b"gzip"
+"""The value of grpc-encoding where requests are compressed."""
 
 _GZIP_WBITS: Final = 31
 """zlib's sign for a gzip header."""
@@ -16,6 +20,11 @@ class CompressionError(ValueError):
 
 class TooLongError(CompressionError):
     """It is longer than the limit, once decompressed."""
+
+
+def compress(data: bytes) -> bytes:
+    """A message by gzip, without a time in it: the same bytes at any time."""
+    return gzip.compress(data, mtime=0)
 
 
 def decompress(encoding: bytes | None, data: bytes, bytes_max: int) -> bytes:

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+from holdfast_loadtests.compression import compress
 
-def frame(bodies: Sequence[bytes]) -> bytes:
-    """Messages, framed, one after the other."""
+
+def frame(bodies: Sequence[bytes], compressed: bool = False) -> bytes:
+    """Messages, framed, one after the other; each compressed by gzip if they are to be."""
+    if compressed:
+        return b"".join([b"\1" + len(data).to_bytes(4, "big") + data for data in map(compress, bodies)])
     if len(bodies) == 1:
         return b"\0" + len(bodies[0]).to_bytes(4, "big") + bodies[0]
     return b"".join([b"\0" + len(body).to_bytes(4, "big") + body for body in bodies])

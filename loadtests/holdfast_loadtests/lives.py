@@ -105,7 +105,7 @@ class Life:
         self._digest = ready.digest
         if data is None:
             bodies = ready.compiled.bodies(self._scope())
-            data = frame(bodies)
+            data = frame(bodies, ready.compressed)
             if self._course.record is not None:
                 self._digest = digest(bodies)
         self._bodies = data

@@ -27,6 +27,7 @@ class ReadyStep:
         "after_s",
         "always",
         "compiled",
+        "compressed",
         "constant",
         "digest",
         "expect",
@@ -37,11 +38,14 @@ class ReadyStep:
         "until_definite_s",
     )
 
-    def __init__(self, scenario: str, compiled: CompiledStep, prepared: Prepared, keeps_digest: bool) -> None:
+    def __init__(
+        self, scenario: str, compiled: CompiledStep, prepared: Prepared, keeps_digest: bool, compressed: bool
+    ) -> None:
         self._scenario = scenario
         self._labels: dict[str, str] = {}
         self.compiled = compiled
         self.prepared = prepared
+        self.compressed = compressed
         self.expect = frozenset(compiled.step.expect)
         self.always = compiled.step.always
         self.needs = compiled.needs
@@ -49,7 +53,7 @@ class ReadyStep:
         self.after_s = after.total_seconds() if after is not None else None
         self.until_definite_s = limit.total_seconds() if limit is not None else None
         bodies = compiled.bodies(Scope({}, {}, 0, Draws(0, 0, 0))) if compiled.is_constant else None
-        self.constant = frame(bodies) if bodies is not None else None
+        self.constant = frame(bodies, compressed) if bodies is not None else None
         self.digest = digest(bodies) if bodies is not None and keeps_digest else ""
         self.phase = ""
         self.lane: Lane | None = None
@@ -75,7 +79,7 @@ def make_ready(scenario: str, step: CompiledStep, target: Target, keeps_digest: 
         receive=step.step.receive,
         pace=pace.total_seconds() if isinstance(pace, timedelta) else pace,
     )
-    return ReadyStep(scenario, step, prepared, keeps_digest)
+    return ReadyStep(scenario, step, prepared, keeps_digest, target.compressed)
 
 
 def digest(bodies: Sequence[bytes]) -> str:

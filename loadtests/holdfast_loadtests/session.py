@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -79,7 +80,8 @@ class Session:
         self._is_held = bool(plan["held"])
         self._record = RecordWriter(Path(plan["record"])) if plan["record"] else None
         security = Security(**plan["security"]) if plan["security"] else None
-        self._target = target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
+        target = target_of(plan["target"], security, plan["authority"], plan["metadata"])
+        self._target = target = replace(target, compressed=spec.compression is not None)
         descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
         share = Share.of_json(plan["share"])
         self._driver = Driver(spec, plan["tables"], plan["seed"], descriptors, target, self._record, share)

@@ -191,7 +191,7 @@ class LoadSpec(Strict):
     Without `tls` it is plain text; `tls: {}` trusts the system's CAs. The server's certificate must name `authority`,
     or else the host of the target's address (127.0.0.1 where the run starts the target). `metadata` goes with every
     call; values of names that end in `-bin` are in base64. `protoset` is a file with a FileDescriptorSet, beside the
-    experiment, for targets without reflection.
+    experiment, for targets without reflection. With `compression` requests are compressed; answers may be anyway.
     """
 
     arrivals: list[Arrivals] | None = Field(default=None, min_length=1, max_length=1000)
@@ -206,6 +206,7 @@ class LoadSpec(Strict):
     authority: str = Field(default="", pattern=r"^[!-~]*$")
     metadata: Metadata = Field(default_factory=dict)
     protoset: str | None = None
+    compression: Literal["gzip"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from holdfast.http2 import encode
-from holdfast_loadtests.compression import ACCEPTED
+from holdfast_loadtests.compression import ACCEPTED, GZIP
 from holdfast_loadtests.metadata import wire_metadata
 from holdfast_loadtests.security import Security
 
@@ -15,12 +15,13 @@ USER_AGENT: Final = b"holdfast-load"
 
 @dataclass(frozen=True)
 class Target:
-    """Where to and how: `host:port`, TLS if there is a context, metadata sent with every call."""
+    """Where to and how: `host:port`, TLS if there is a context, metadata sent with every call, whether with gzip."""
 
     address: str
     tls: ssl.SSLContext | None = None
     authority: str = ""
     metadata: tuple[tuple[bytes, bytes], ...] = ()
+    compressed: bool = False
 
     @property
     def host(self) -> str:
@@ -49,6 +50,7 @@ class Target:
                 (b"te", b"trailers"),
                 (b"content-type", b"application/grpc"),
                 (b"user-agent", USER_AGENT),
+                *([(b"grpc-encoding", GZIP)] if self.compressed else []),
                 (b"grpc-accept-encoding", ACCEPTED),
                 (b"grpc-timeout", timeout_text(deadline_s)),
                 *self.metadata,

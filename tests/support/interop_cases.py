@@ -6,8 +6,9 @@ function of a client, and fails by an assertion.
 
 import asyncio
 import base64
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from google.protobuf.message import Message
@@ -126,13 +127,16 @@ class InteropClient:
         pace: Pace | None = None,
         cancel_at_once: bool = False,
         cancel_after: int | None = None,
+        compressed: Sequence[bool] | None = None,
     ) -> Seen:
-        """Makes one call; `cancel_at_once` sends its headers alone."""
+        """Makes one call; `cancel_at_once` sends its headers alone, `compressed` says it of each message."""
         described = self._descriptors.method(f"{service}/{method}")
         pairs = [(name.encode(), value.encode()) for name, value in (metadata or {}).items()]
-        block = self._target.block(described.path, deadline_s, pairs)
+        target = replace(self._target, compressed=compressed is not None)
+        block = target.block(described.path, deadline_s, pairs)
         takes_many = described.grpc_type in ("server_stream", "bidi_stream")
-        data = frame([encode(described.request_class, body) for body in bodies])
+        each = zip(bodies, compressed or itertools.repeat(False), strict=False)
+        data = b"".join(frame([encode(described.request_class, body)], is_compressed) for body, is_compressed in each)
         ended: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         exchange: WatchedExchange | WatchedPaced
         if pace is None:
@@ -197,6 +201,32 @@ async def server_compressed_streaming(client: InteropClient) -> None:
     assert (seen.code, seen.sizes) == ("OK", [31415, 92653])
     if seen.compressed != [True, False]:
         raise NotAsAskedError(seen.compressed)
+
+
+def _expecting(body: dict[str, Any], compressed: bool) -> dict[str, Any]:
+    return {**body, "expect_compressed": {"value": compressed}}
+
+
+def _refused(probe: Seen) -> None:
+    """What says that it is compressed and is not must be refused, else the case shows nothing."""
+    if probe.code == "OK":
+        raise NotAsAskedError("the server does not look whether requests are compressed")
+    assert probe.code == "InvalidArgument"
+
+
+async def client_compressed_unary(client: InteropClient) -> None:
+    _refused(await client.call("UnaryCall", _expecting(LARGE, True), compressed=[False]))
+    for is_compressed in (True, False):
+        seen = await client.call("UnaryCall", _expecting(LARGE, is_compressed), compressed=[is_compressed])
+        assert (seen.code, seen.sizes) == ("OK", [LARGE_ANSWER])
+
+
+async def client_compressed_streaming(client: InteropClient) -> None:
+    probe = _expecting({"payload": body_of(27182)}, True)
+    _refused(await client.call("StreamingInputCall", probe, compressed=[False]))
+    plain = _expecting({"payload": body_of(45904)}, False)
+    seen = await client.call("StreamingInputCall", probe, plain, compressed=[True, False])
+    assert (seen.code, seen.messages[0].aggregated_payload_size) == ("OK", 73086)
 
 
 async def client_streaming(client: InteropClient) -> None:
@@ -295,6 +325,7 @@ CASES: dict[str, Case] = {
     case.__name__: case
     for case in (
         empty_unary, large_unary, very_large_unary, server_compressed_unary, server_compressed_streaming,
+        client_compressed_unary, client_compressed_streaming,
         client_streaming, server_streaming, ping_pong, empty_stream, half_duplex, custom_metadata,
         status_code_and_message, special_status_message, unimplemented_method, unimplemented_service,
         cancel_after_begin, cancel_after_first_response, timeout_on_sleeping_server, rpc_soak,
@@ -302,9 +333,11 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 """By the document's names; channel_soak, which takes a new channel for each call, is the test's to do."""
 
+CLIENT_COMPRESSED = frozenset({"client_compressed_unary", "client_compressed_streaming"})
 LACKS: dict[str, frozenset[str]] = {
     "go": frozenset({"server_compressed_streaming"}),
-    "python": frozenset(),
-    "node": frozenset({"server_compressed_unary", "server_compressed_streaming"}),
+    "python": CLIENT_COMPRESSED,
+    "node": CLIENT_COMPRESSED | {"server_compressed_unary", "server_compressed_streaming"},
 }
-"""Cases that an implementation answers with NotAsAskedError: it does not compress by the request's wish."""
+"""Cases that an implementation answers with NotAsAskedError: it does not compress by the request's wish, or does not
+look whether requests are compressed."""

@@ -127,7 +127,7 @@ _SPECS = (
         pinned="1.85.0",
         accepts=Accepts("1.80", "2"),
         version_args=("-version",),
-        version_regex=r"grpc-interop-server of grpc-go (\d+\.\d+\.\d+)",
+        version_regex=r"grpc-interop-server r2 of grpc-go (\d+\.\d+\.\d+)",
         recipes=_everywhere(GoModule("grpc-interop")),
     ),
     ToolSpec(

@@ -53,6 +53,7 @@ SHOWN_NOTES_MAX: Final = 10
     "--pace", metavar="on_answer|INTERVAL", help="Streams: when messages after the first go; default at once."
 )
 @click.option("--deadline", default="20s", show_default=True, help="Of each call.")
+@click.option("--compression", type=click.Choice(["gzip"]), help="Compress requests; answers may be anyway.")
 @click.option("--connections", type=click.IntRange(1, CONCURRENCY_MAX), help="TCP connections; default 1.")
 @click.option("--concurrency", type=click.IntRange(1, CONCURRENCY_MAX), help="Calls at a time; default 2000.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Fixes every random choice.")
@@ -182,6 +183,7 @@ def _spec(call: str, options: Mapping[str, Any]) -> LoadSpec:
         "scenarios": [{"name": "load", "steps": [step]}],
         "deadline": options["deadline"],
         "connections": options["connections"] or 1,
+        "compression": options["compression"],
     }
     if options["users"] is not None:
         parts["users"] = options["users"]

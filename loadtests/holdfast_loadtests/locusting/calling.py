@@ -66,12 +66,13 @@ class CallerProcess:
         place: the target.
         descriptors: of its services.
         connections: TCP connections; users share them.
+        compressed: whether requests are, by gzip.
 
     Raises:
         LoadError: it did not become ready.
     """
 
-    def __init__(self, place: Place, descriptors: bytes, connections: int = 1) -> None:
+    def __init__(self, place: Place, descriptors: bytes, connections: int = 1, compressed: bool = False) -> None:
         self.cpu_share = 0.0
         self._numbers = itertools.count()
         self._waiting: dict[int, AsyncResult[Any]] = {}
@@ -91,6 +92,7 @@ class CallerProcess:
             **place.as_json(),
             "descriptors": base64.b64encode(descriptors).decode(),
             "connections": connections,
+            "compressed": compressed,
         }
         try:
             self._send(plan)

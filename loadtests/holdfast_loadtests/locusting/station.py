@@ -99,8 +99,8 @@ class Station:
         self._load = load
         self.drain_limit_s = self._engine.drain_limit_s
 
-    def prepare_calls(self, key: object, place: Place, connections: int, given: bytes) -> None:
-        """Starts the process of a user class's scripted calls.
+    def prepare_calls(self, key: object, place: Place, connections: int, given: bytes, compressed: bool) -> None:
+        """Starts the process of a user class's scripted calls; their requests may be compressed.
 
         Raises:
             InputError: the target has no usable reflection.
@@ -109,7 +109,7 @@ class Station:
         descriptors = self.descriptors(place, given)
         Descriptors(descriptors)
         if key not in self._callers:
-            self._callers[key] = CallerProcess(place, descriptors, connections)
+            self._callers[key] = CallerProcess(place, descriptors, connections, compressed)
 
     def begin(self) -> None:
         """The load begins.

@@ -131,11 +131,13 @@ class GrpcUser(TargetUser):
     """A user scripted in Python; its calls are made, and timed, by a process beside the Locust worker.
 
     `deadline_s` is each call's unless it says otherwise; the users of a worker share `connections` TCP connections.
+    With `compression = "gzip"` requests are compressed.
     """
 
     abstract = True
     deadline_s: ClassVar[float] = 20.0
     connections: ClassVar[int] = 1
+    compression: ClassVar[str] = ""
 
     _numbers: ClassVar["itertools.count[int]"] = itertools.count()
 
@@ -148,10 +150,13 @@ class GrpcUser(TargetUser):
         """Starts the process of this class's calls.
 
         Raises:
-            InputError: host or files are wrong, or the target has no usable reflection.
+            InputError: host, files or compression are wrong, or the target has no usable reflection.
             LoadError: it did not start.
         """
-        station.prepare_calls(cls, cls._place(host), cls.connections, cls._descriptors())
+        if cls.compression not in ("", "gzip"):
+            raise InputError(f'compression {cls.compression!r} of {cls.__name__}: expected "gzip", or "" for none')
+        compressed = cls.compression == "gzip"
+        station.prepare_calls(cls, cls._place(host), cls.connections, cls._descriptors(), compressed)
 
     def call(
         self,

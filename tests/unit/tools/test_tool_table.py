@@ -16,7 +16,7 @@ PRINTED = {
     "alertmanager": ("alertmanager, version 0.28.1 (branch: , revision: unknown)\n", "0.28.1"),
     "etcd": ("etcd Version: 3.6.16\nGit SHA: Not provided\nGo Version: go1.26.8\n", "3.6.16"),
     "grpcurl": ("grpcurl v1.9.3\n", "1.9.3"),
-    "grpc-interop-server": ("grpc-interop-server of grpc-go 1.85.0\n", "1.85.0"),
+    "grpc-interop-server": ("grpc-interop-server r2 of grpc-go 1.85.0\n", "1.85.0"),
     "ghz": ("0.120.0\n", "0.120.0"),
     "ghz-0.93": ("0.93.0\n", "0.93.0"),
     "chromium": ("Chromium 156.0.8078.79 built on Debian GNU/Linux 12 (bookworm)\n", "156.0.8078"),
