@@ -48,8 +48,9 @@ class Caller:
         self._target = replace(target, compressed=bool(plan["compressed"]))
         self._descriptors = Descriptors(base64.b64decode(plan["descriptors"]))
         self._expiry = Expiry(loop, expire)
-        numbers, room = range(plan["connections"]), Room()
-        self._channels = [Channel(number, self._target, self._expiry, room=room) for number in numbers]
+        self.room = Room()
+        numbers = range(plan["connections"])
+        self._channels = [Channel(number, self._target, self._expiry, room=self.room) for number in numbers]
         self._prepared: dict[tuple[Any, ...], tuple[Method, Prepared]] = {}
 
     async def connect(self) -> None:
@@ -134,7 +135,8 @@ async def _main(plan: dict[str, Any]) -> None:
         caller.make(order)
         line = await orders.readline()
     caller.close()
-    say("ended", cpu_share=(time.process_time() - cpu_s) / max(time.perf_counter() - began_s, 1e-9))
+    cpu_share = (time.process_time() - cpu_s) / max(time.perf_counter() - began_s, 1e-9)
+    say("ended", cpu_share=cpu_share, out_of_room=caller.room.refused)
 
 
 def main() -> None:

@@ -187,6 +187,7 @@ class LoadRun:
             stopped_s=float(drained["stopped_s"]),
             cpu_share=float(drained["cpu_share"]),
             unended=int(drained["unended"]),
+            out_of_room=int(drained["out_of_room"]),
         )
 
     def drain(self) -> Mapping[str, Any]:

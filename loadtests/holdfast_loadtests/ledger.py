@@ -121,7 +121,7 @@ class Ledger:
         return merged(self.latency.values())
 
     def results(
-        self, seconds: float, ended_by_stop: int, unended: int, cpu_share: float, stall_ms_max: float
+        self, seconds: float, ended_by_stop: int, unended: int, out_of_room: int, cpu_share: float, stall_ms_max: float
     ) -> Results:
         """In the form that assertions and the JSON of `holdfast load` have."""
         return Results(
@@ -134,6 +134,7 @@ class Ledger:
             outcomes=dict(self.outcomes),
             never_sent=self.never_sent.total(),
             unended=unended,
+            out_of_room=out_of_room,
             wrong=self.wrong,
             notes=tuple(
                 (f"{method.rpartition('/')[2]} {text}", count) for (method, text), count in self.notes.most_common()

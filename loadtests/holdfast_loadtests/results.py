@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from holdfast_loadtests.histogram import Histogram, merged
-from holdfast_loadtests.summary import CPU_SHARE_MAX, LAG_P99_MAX_MS, LESS_LOAD, MORE_USERS, SENT_SHARE_MIN
+from holdfast_loadtests.summary import (
+    CPU_SHARE_MAX,
+    LAG_P99_MAX_MS,
+    LESS_LOAD,
+    MORE_USERS,
+    SENT_SHARE_MIN,
+    out_of_room_text,
+)
 
 SHARES: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 """Shares of the latency distribution that are shown."""
@@ -21,7 +28,8 @@ class Results:
     `codes` counts calls by (method, code), `outcomes` by how much their end lets one conclude. `notes` are wrong
     answers in words, with their number; `wrong` are the definite ones among the failed. `ended_by_stop` are the
     calls that had ended when the load did: a backlog that is answered afterwards is no throughput. `unended` of the
-    indefinite ones were still under way when the load stopped waiting for them.
+    indefinite ones were still under way when the load stopped waiting for them, and `out_of_room` were ended by the
+    generator because of what all answers held together.
     """
 
     seconds: float
@@ -33,6 +41,7 @@ class Results:
     outcomes: Mapping[str, int]
     never_sent: int
     unended: int
+    out_of_room: int
     wrong: int
     notes: tuple[tuple[str, int], ...]
     cpu_share: float
@@ -83,7 +92,9 @@ class Results:
 
     @property
     def saturated(self) -> str:
-        """Why the generator, not the server, may have made calls late, and what to do; `""` where it did not."""
+        """Why the generator, not the server, may have made calls late or fail, and what to do; `""` if it did not."""
+        if crowded := out_of_room_text(self.out_of_room):
+            return crowded
         due = self.ended + self.never_sent
         [lag_us] = self.lag.quantiles_us([0.99])
         if due and self.ended < SENT_SHARE_MIN * due:
@@ -106,6 +117,7 @@ class Results:
             "wrong": self.wrong,
             "never_sent": self.never_sent,
             "unended": self.unended,
+            "out_of_room": self.out_of_room,
             "outcomes": dict(self.outcomes),
             "codes": [{"method": method, "code": code, "count": n} for (method, code), n in sorted(self.codes.items())],
             "latency_ms": {**finite, "max": self.latency.max_us / 1000.0, "mean": mean_ms(self.latency)},
@@ -134,6 +146,7 @@ def results_of(drained: Mapping[str, Any], started_s: float) -> Results:
         outcomes=dict(drained["outcomes"]),
         never_sent=int(drained["never_sent"]),
         unended=int(drained["unended"]),
+        out_of_room=int(drained["out_of_room"]),
         wrong=int(drained["wrong"]),
         notes=tuple((str(text), int(count)) for text, count in drained["notes"]),
         cpu_share=float(drained["cpu_share"]),

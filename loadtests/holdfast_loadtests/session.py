@@ -143,6 +143,7 @@ class Session:
             "stopped_s": driver.dispatcher.stop_s,
             "ended_by_stop": driver.ended_by_stop,
             "unended": driver.unended,
+            "out_of_room": self._room.refused,
             "stall_ms_max": self._stalls.longest_s * 1000.0,
             "outcomes": dict(tally.outcomes),
             "wrong": tally.wrong,

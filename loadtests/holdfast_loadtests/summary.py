@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from holdfast_loadtests.records import Call
+from holdfast_loadtests.room import LESS_AT_A_TIME
 from holdfast_loadtests.tally import at_quantile
 from holdfast_slo.phases import BASELINE, RECOVERY
 
@@ -73,6 +74,7 @@ def summarize(
     stopped_s: float,
     cpu_share: float,
     unended: int = 0,
+    out_of_room: int = 0,
     judged_phases: Sequence[str] = JUDGED_PHASES,
 ) -> LoadSummary:
     """Adds a record up.
@@ -83,6 +85,7 @@ def summarize(
         stopped_s: when calls ceased to fall due.
         cpu_share: CPU seconds of the generator for each second of load.
         unended: calls that were under way when the load stopped waiting.
+        out_of_room: calls that the generator ended because of what all answers held together.
         judged_phases: where the generator's lateness is judged.
     """
     every = tuple(calls)
@@ -113,7 +116,7 @@ def summarize(
         counts=dict(Counter((call.phase, call.method, call.code) for call in every)),
         outcomes=dict(Counter(call.outcome for call in every)),
         wrong_answers=tuple(wrong[:WRONG_ANSWERS_MAX]),
-        saturated=saturated(judged, lag_p99_ms, cpu_share),
+        saturated=out_of_room_text(out_of_room) or saturated(judged, lag_p99_ms, cpu_share),
         calls=every,
     )
 
@@ -134,6 +137,12 @@ def saturated(judged: Sequence[Call], lag_p99_ms: float, cpu_share: float) -> st
     if cpu_share > CPU_SHARE_MAX:
         return f"the load used {cpu_share:.0%} of its one core (at most {CPU_SHARE_MAX:.0%}): {LESS_LOAD}"
     return ""
+
+
+def out_of_room_text(count: int) -> str:
+    """What calls that the generator ended for want of room mean, and what to do; `""` for none."""
+    found = f"{count} calls were ended because the answers under way held more than one generator may"
+    return f"{found}: {LESS_AT_A_TIME}" if count else ""
 
 
 def unended_text(count: int) -> str:

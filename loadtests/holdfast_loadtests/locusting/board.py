@@ -211,6 +211,7 @@ def _results(parts: Sequence[Part]) -> Results:
         seconds=max((one["seconds"] for one in finals), default=0.0),
         ended_by_stop=sum(one["ended_by_stop"] for one in finals),
         unended=sum(one["unended"] for one in finals),
+        out_of_room=sum(one["out_of_room"] for one in finals),
         cpu_share=max((one["cpu_share"] for one in finals), default=0.0),
         stall_ms_max=max((one["stall_ms_max"] for one in finals), default=0.0),
     )

@@ -74,6 +74,7 @@ class CallerProcess:
 
     def __init__(self, place: Place, descriptors: bytes, connections: int = 1, compressed: bool = False) -> None:
         self.cpu_share = 0.0
+        self.out_of_room = 0
         self._numbers = itertools.count()
         self._waiting: dict[int, AsyncResult[Any]] = {}
         self._ready: AsyncResult[Any] = AsyncResult()
@@ -173,7 +174,7 @@ class CallerProcess:
             if told["event"] == "ready":
                 self._ready.set(True)
             elif told["event"] == "ended":
-                self.cpu_share = told["cpu_share"]
+                self.cpu_share, self.out_of_room = told["cpu_share"], told["out_of_room"]
             elif (waiter := self._waiting.get(told["id"])) is not None:
                 waiter.set(told)
         died = self._died()

@@ -218,12 +218,15 @@ class Station:
         drained = self._drained
         cpu_shares = [caller.cpu_share for caller in self._callers.values()]
         cpu_shares += [] if drained is None else [float(drained["cpu_share"])]
+        out_of_room = sum(caller.out_of_room for caller in self._callers.values())
+        out_of_room += 0 if drained is None else int(drained["out_of_room"])
         return {
             **self.take_news(),
             "seconds": self._seconds or 0.0,
             "ended": self.found.ended,
             "ended_by_stop": self.found.ended if drained is None else int(drained["ended_by_stop"]),
             "unended": 0 if drained is None else int(drained["unended"]),
+            "out_of_room": out_of_room,
             "cpu_share": max(cpu_shares, default=0.0),
             "stall_ms_max": 0.0 if drained is None else float(drained["stall_ms_max"]),
             "problem": self.problem,

@@ -16,7 +16,7 @@ def histogram_of(*values_ms):
     return histogram
 
 
-def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1, late=0, unended=0):
+def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1, late=0, unended=0, out_of_room=0):
     return Results(
         seconds=10.0,
         ended_by_stop=len(good_ms) + len(bad_ms) - late,
@@ -27,6 +27,7 @@ def results(good_ms=(), bad_ms=(), never_sent=0, lag_ms=(0.1,), cpu_share=0.1, l
         outcomes={"ok": len(good_ms), "indefinite": len(bad_ms)},
         never_sent=never_sent,
         unended=unended,
+        out_of_room=out_of_room,
         wrong=0,
         notes=(),
         cpu_share=cpu_share,
@@ -135,6 +136,7 @@ def test_each_sign_of_saturation_says_what_to_do():
     assert results(HUNDRED).saturated == ""
     assert "ask for a lower rate" in results(HUNDRED, lag_ms=[80.0]).saturated
     assert "a core of its own" in results(HUNDRED, cpu_share=0.97).saturated
+    assert results(HUNDRED, out_of_room=2).saturated.startswith("2 calls were ended because the answers under way")
     assert "raise `concurrency`" in results(HUNDRED, never_sent=10).saturated
 
 
@@ -161,6 +163,7 @@ def test_results_add_up_what_the_generator_says_of_methods_codes_and_phases():
         "outcomes": {"ok": 2, "definite": 1},
         "never_sent": 0,
         "unended": 0,
+        "out_of_room": 0,
         "notes": [["M Aborted: why", 1]],
         "cpu_share": 0.5,
         "stall_ms_max": 1.0,

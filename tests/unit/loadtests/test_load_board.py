@@ -25,7 +25,7 @@ def report(found: Ledger, test=1) -> dict:
 
 def final(found: Ledger, ended: int, **more) -> dict:
     told = {"ended": ended, "ended_by_stop": ended, "seconds": 2.0, "cpu_share": 0.2, "stall_ms_max": 1.0}
-    return {**report(found), **told, "unended": 0, "problem": "", **more}
+    return {**report(found), **told, "unended": 0, "out_of_room": 0, "problem": "", **more}
 
 
 def board_of(*workers) -> Board:
@@ -61,6 +61,7 @@ def test_a_test_whose_workers_all_told_everything_has_no_doubts():
         (lambda board: board.finish("b", final(ledger(), 10, cpu_share=0.99)), ["b (2 of 2)", "99% of its one core"]),
         (lambda board: board.finish("b", final(ledger(), 10, problem="lost it")), ["worker b (2 of 2) lost it"]),
         (lambda board: board.finish("b", final(ledger(), 10, unended=3)), ["worker b (2 of 2): 3 calls were still"]),
+        (lambda board: board.finish("b", final(ledger(), 10, out_of_room=3)), ["3 calls were ended because"]),
         (lambda board: (board.finish("b", final(ledger(), 10)), board.late.append("c")), ["worker c joined"]),
     ],
 )  # fmt: skip

@@ -73,7 +73,7 @@ def test_an_engines_totals_are_copied_with_their_phases_added_up():
 
 def test_its_results_count_a_failure_as_slower_than_any_answer():
     results = ledger_of([("p.S/Get", "OK", 0.01, False)] * 9 + [("p.S/Get", "NotFound", 0.001, True)]).results(
-        seconds=2.0, ended_by_stop=10, unended=0, cpu_share=0.1, stall_ms_max=3.0
+        seconds=2.0, ended_by_stop=10, unended=0, out_of_room=0, cpu_share=0.1, stall_ms_max=3.0
     )
     assert (results.ended, results.errors, results.rps) == (10, 1, 5.0)
     assert results.quantile_ms(0.9) == 10.0

@@ -99,6 +99,11 @@ def test_lateness_is_judged_only_where_nothing_is_broken():
     assert "left 900 ms late" in summary_of(*baseline).saturated
 
 
+def test_calls_that_the_generator_ended_for_want_of_room_make_it_the_one_to_blame():
+    found = summarize([call(0)], started_s=100.0, stopped_s=110.0, cpu_share=0.1, out_of_room=1)
+    assert "share the load among more workers" in found.saturated
+
+
 def test_each_sign_of_saturation_is_enough():
     ok = [call(number) for number in range(100)]
     never = [call(number, code="NeverSent", outcome="never_sent", expected=False) for number in range(6)]

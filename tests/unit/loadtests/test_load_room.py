@@ -94,7 +94,7 @@ async def test_calls_beyond_the_bound_are_ended_and_say_what_to_do():
         ended = [call.result() for call in calls if call.done()]
         bench.channel.close()
         await until(lambda: all(call.done() for call in calls))
-        assert bench.room.held_bytes == 0
+        assert (bench.room.held_bytes, bench.room.refused) == (0, 6)
     assert [(one.code, one.outcome, one.broke) for one in ended] == [("ResourceExhausted", "indefinite", "other")] * 6
     [words] = {one.details for one in ended}
     assert words.startswith("the answers under way hold 1 MiB, and may hold 0.57")
