@@ -76,8 +76,8 @@ def broken(code: str, details: str, broke: ErrorClass) -> Answer:
     return Answer(code, None, details, outcome="indefinite", broke=broke)
 
 
-def too_long(details: str) -> Answer:
-    """The end of a call that was more than this end takes or holds."""
+def over_bound(details: str) -> Answer:
+    """The end of a call that was more than this end takes, holds or can hold back."""
     return _cut_short("ResourceExhausted", details)
 
 

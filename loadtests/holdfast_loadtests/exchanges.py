@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote
 
 from holdfast.http2 import ErrorCode, Fields, Reset, Stream
-from holdfast_loadtests.answers import Answer, broken, of_reset, too_long, trouble_of
+from holdfast_loadtests.answers import Answer, broken, of_reset, over_bound, trouble_of
 from holdfast_loadtests.codes import CODE_NAMES, CODES, ErrorClass
 from holdfast_loadtests.compression import CompressionError, TooLongError, decompress
 from holdfast_loadtests.room import UNCOUNTED_BYTES_MAX, Room
@@ -153,7 +153,7 @@ class Exchange(Stream):
         while there - position >= 5 and not self.is_over:
             size = int.from_bytes(part[position + 1 : position + 5], "big")
             if size > MESSAGE_BYTES_MAX:
-                self.stop(too_long(f"a message of {size} bytes; at most {MESSAGE_BYTES_MAX} are taken"))
+                self.stop(over_bound(f"a message of {size} bytes; at most {MESSAGE_BYTES_MAX} are taken"))
             elif there - position - 5 < size:
                 break
             else:
@@ -176,14 +176,14 @@ class Exchange(Stream):
         held_bytes = len(self._part or b"") + len(self._last or b"")
         more_bytes, self._held_bytes = held_bytes - self._held_bytes, held_bytes
         if not self._carrier.room.take(more_bytes):
-            self.stop(too_long(self._carrier.room.problem))
+            self.stop(over_bound(self._carrier.room.problem))
 
     def _take_compressed(self, message: bytes) -> None:
         encoding = self._headers.get(b"grpc-encoding") if self._headers is not None else None
         try:
             plain = decompress(encoding, message, MESSAGE_BYTES_MAX)
         except TooLongError as error:
-            self.stop(too_long(str(error)))
+            self.stop(over_bound(str(error)))
         except CompressionError as error:
             self.stop(broken("Internal", str(error), "other"))
         else:

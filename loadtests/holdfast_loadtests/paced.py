@@ -8,7 +8,7 @@ from collections import deque
 from typing import Final, Literal
 
 from holdfast.http2 import Fields, UnsentFullError
-from holdfast_loadtests.answers import Answer, too_long
+from holdfast_loadtests.answers import Answer, over_bound
 from holdfast_loadtests.exchanges import Carrier, Exchange, OnEnd
 from holdfast_loadtests.framing import cut
 
@@ -85,6 +85,6 @@ class Paced(Exchange):
         try:
             link.codec.send(self, message, ends=not self._left)
         except UnsentFullError as error:
-            self.stop(too_long(str(error)))
+            self.stop(over_bound(str(error)))
             return
         link.flush_soon()

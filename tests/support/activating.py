@@ -2,12 +2,12 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-
-import pytest
+from functools import partial
 
 from holdfast.coordination.v1 import activation_service_pb2 as pb
-from holdfast.errors import HoldfastError, Reason
+from holdfast.errors import Reason
 from holdfast.store.interface import Store
+from support.refusing import Refusing, refusing
 from support.replica import Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 from support.working import Work
@@ -44,16 +44,6 @@ async def working(store: Store | None = None, clock: Clock | None = None) -> Asy
         await assert_view_is_what_the_store_says(here.registry)
 
 
-@contextlib.asynccontextmanager
-async def refused(
-    reason: Reason, here: Replica, activation: pb.Activation | None = None
-) -> AsyncIterator[pytest.ExceptionInfo[HoldfastError]]:
+def refused(reason: Reason, here: Replica, activation: pb.Activation | None = None) -> Refusing:
     """The block is refused for a reason, and leaves the record as it was."""
-    before = await Work(here).read(activation) if activation is not None else None
-    revision = here.registry.store.revision
-    with pytest.raises(HoldfastError) as caught:
-        yield caught
-    assert caught.value.reason is reason, caught.value
-    assert here.registry.store.revision == revision
-    if activation is not None:
-        assert await Work(here).read(activation) == before
+    return refusing(reason, here, partial(Work(here).read, activation) if activation is not None else None)

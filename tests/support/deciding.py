@@ -1,14 +1,12 @@
 """Decisions of one replica in a line each."""
 
-import contextlib
-from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
-
-import pytest
 
 from holdfast import validation
 from holdfast.coordination.v1 import decision_service_pb2 as pb
-from holdfast.errors import HoldfastError, Reason
+from holdfast.errors import Reason
+from support.refusing import Refusing, refusing
 from support.replica import CALL, PARENT, Replica
 
 
@@ -50,16 +48,6 @@ async def read(here: Replica, decision: pb.Decision) -> pb.Decision:
     return (await here.decisions.get_decision(pb.GetDecisionRequest(name=decision.name), CALL)).decision
 
 
-@contextlib.asynccontextmanager
-async def refused(
-    reason: Reason, here: Replica, decision: pb.Decision | None = None
-) -> AsyncIterator[pytest.ExceptionInfo[HoldfastError]]:
+def refused(reason: Reason, here: Replica, decision: pb.Decision | None = None) -> Refusing:
     """The block is refused for a reason, and leaves the record as it was."""
-    before = await read(here, decision) if decision is not None else None
-    revision = here.registry.store.revision
-    with pytest.raises(HoldfastError) as caught:
-        yield caught
-    assert caught.value.reason is reason, caught.value
-    assert here.registry.store.revision == revision
-    if decision is not None:
-        assert await read(here, decision) == before
+    return refusing(reason, here, partial(read, here, decision) if decision is not None else None)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,7 @@ from holdfast.coordination.v1 import election_service_pb2 as pb
 from holdfast.core.holds import acquiring
 from holdfast.errors import HoldfastError, Reason
 from support.holding import ELECTION, campaign, leader, until_waiting, verify
+from support.refusing import Refusing, refusing
 from support.replica import CALL, PARENT, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 
@@ -17,14 +19,9 @@ pytestmark = pytest.mark.usefixtures("each_engine")
 """On every engine."""
 
 
-@contextlib.asynccontextmanager
-async def refused(reason: Reason, here: Replica) -> AsyncIterator[None]:
+def refused(reason: Reason, here: Replica) -> Refusing:
     """The block is refused for a reason, and leaves the election as it was."""
-    before, revision = await leader(here), here.registry.store.revision
-    with pytest.raises(HoldfastError) as caught:
-        yield
-    assert caught.value.reason is reason, caught.value
-    assert (here.registry.store.revision, await leader(here)) == (revision, before)
+    return refusing(reason, here, partial(leader, here))
 
 
 async def proclaim(here: Replica, fence: int, value: bytes) -> pb.Leadership:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from holdfast.lines import Lines
 from holdfast.store.interface import Store
 from support.engines import new_store
 from support.holding import LOCK, acquire, force, read, release, seconds, until_waiting, verify
+from support.refusing import Refusing, refusing
 from support.replica import CALL, PARENT, Clock, Replica, replica
 from support.same_view import assert_view_is_what_the_store_says
 from support.working import Work
@@ -35,17 +37,9 @@ async def opened(store: Store | None = None) -> AsyncIterator[Replica]:
         await assert_view_is_what_the_store_says(here.registry)
 
 
-@contextlib.asynccontextmanager
-async def refused(
-    reason: Reason, here: Replica, lock: str = LOCK
-) -> AsyncIterator[pytest.ExceptionInfo[HoldfastError]]:
+def refused(reason: Reason, here: Replica, lock: str = LOCK) -> Refusing:
     """The block is refused for a reason, and leaves the lock as it was."""
-    before, revision = await read(here, lock), here.registry.store.revision
-    with pytest.raises(HoldfastError) as caught:
-        yield caught
-    assert caught.value.reason is reason, caught.value
-    assert here.registry.store.revision == revision
-    assert await read(here, lock) == before
+    return refusing(reason, here, partial(read, here, lock))
 
 
 async def test_a_lock_has_one_holder_until_it_is_given_back() -> None:
