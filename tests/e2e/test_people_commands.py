@@ -45,8 +45,8 @@ def holdfast(
 def test_agents_are_listed_for_people_and_for_programs(
     server: ServerProcess, client: sync.Client, request: pytest.FixtureRequest
 ) -> None:
-    client.agents.register("a", Agent(capabilities=[Capability(id="review")]))
-    client.agents.register("b")
+    client.agents.register("a", Agent(capabilities=[Capability(id="review")]), ttl_s=600)
+    client.agents.register("b", ttl_s=600)
     table = holdfast(server, request, "agents", "list")
     lines = table.stdout.splitlines()
     assert lines[0].split() == ["AGENT", "LIVENESS", "ADMIN", "STATUS", "TIER", "SLOTS", "CAPABILITIES"]
@@ -68,7 +68,7 @@ def test_nothing_there_is_said_beside_the_output(
 
 
 def test_operators_decide(server: ServerProcess, client: sync.Client, request: pytest.FixtureRequest) -> None:
-    client.agents.register("a")
+    client.agents.register("a", ttl_s=600)
     for verb, state in [
         ("cordon", "CORDONED"), ("uncordon", "ENABLED"), ("ban", "BANNED"), ("unban", "CORDONED"), ("drain", "DRAIN"),
     ]:  # fmt: skip
@@ -78,7 +78,7 @@ def test_operators_decide(server: ServerProcess, client: sync.Client, request: p
 
 
 def test_a_vote_and_its_result(server: ServerProcess, client: sync.Client, request: pytest.FixtureRequest) -> None:
-    agent = client.agents.register("a")
+    agent = client.agents.register("a", ttl_s=600)
     decision = client.decisions.create(
         pb.Decision(
             question="roll back?",
@@ -131,7 +131,7 @@ def test_a_lock_is_shown_and_taken_away(
 def test_a_watch_tells_each_change_until_it_is_interrupted(
     server: ServerProcess, client: sync.Client, request: pytest.FixtureRequest
 ) -> None:
-    client.agents.register("a")
+    client.agents.register("a", ttl_s=600)
     namespace = request.node.name.replace("_", "-")[:60]
     command = [sys.executable, "-m", "holdfast", "agents", "watch", "--json", "--target", server.grpc]
     with subprocess.Popen(
@@ -142,7 +142,7 @@ def test_a_watch_tells_each_change_until_it_is_interrupted(
     ) as watching:
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline())["name"].endswith("/a")
-        client.agents.register("b")
+        client.agents.register("b", ttl_s=600)
         told = json.loads(watching.stdout.readline())
         assert (told["event"], told["name"].rsplit("/")[-1]) == ("ADDED", "b")
         watching.send_signal(signal.SIGINT)
@@ -212,7 +212,7 @@ def test_a_reader_that_leaves_is_no_failure(
 def test_names_do_not_reach_the_terminal_as_commands(
     server: ServerProcess, client: sync.Client, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    client.agents.register("a", Agent(display_name="\x1b[2Jgone"))
+    client.agents.register("a", Agent(display_name="\x1b[2Jgone"), ttl_s=600)
     for args in (["agents", "get", "a"], ["agents", "list"]):
         shown = holdfast(server, request, *args).stdout
         assert "\x1b" not in shown

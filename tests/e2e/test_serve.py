@@ -23,7 +23,7 @@ from holdfast.registry.v1 import agent_registry_service_pb2 as pb
 from holdfast.registry.v1 import lease_service_pb2
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
 from holdfast.registry.v1.lease_service_pb2_grpc import LeaseServiceStub
-from support.server import PARENT, ServerProcess, run_serve, wait_for
+from support.server import AN_HOUR, PARENT, ServerProcess, run_serve, wait_for
 
 REPO = Path(__file__).parents[2]
 SERVICE = "holdfast.registry.v1.AgentRegistryService"
@@ -154,7 +154,9 @@ def test_an_error_carries_its_reason_and_the_callers_correlation_id(channel: grp
 def test_filters_and_matches_work_over_the_wire(channel: grpc.Channel) -> None:
     stub, parent = AgentRegistryServiceStub(channel), "namespaces/filtered"
     for tier in (1, 2, 3):
-        stub.RegisterAgent(pb.RegisterAgentRequest(parent=parent, agent_id=f"t{tier}", agent={"tier": tier}))
+        stub.RegisterAgent(
+            pb.RegisterAgentRequest(parent=parent, agent_id=f"t{tier}", agent={"tier": tier}, ttl=AN_HOUR)
+        )
     found = stub.ListAgents(pb.ListAgentsRequest(parent=parent, filter="tier = 1_CORE OR tier = 3_TASK"))
     assert [agent.tier for agent in found.agents] == [1, 3]
     matched = stub.MatchAgents(pb.MatchAgentsRequest(parent=parent, tier_max=2))
@@ -170,7 +172,7 @@ def test_lists_come_in_pages_that_belong_to_their_query(channel: grpc.Channel) -
     stub, parent = AgentRegistryServiceStub(channel), "namespaces/paged"
     names = [f"a{number}" for number in range(7)]
     for name in reversed(names):
-        stub.RegisterAgent(pb.RegisterAgentRequest(parent=parent, agent_id=name))
+        stub.RegisterAgent(pb.RegisterAgentRequest(parent=parent, agent_id=name, ttl=AN_HOUR))
     found, token, pages = [], "", 0
     while pages == 0 or token:
         response = stub.ListAgents(pb.ListAgentsRequest(parent=parent, page_size=3, page_token=token))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -20,7 +19,7 @@ from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
 from holdfast.registry.v1.lease_service_pb2_grpc import LeaseServiceStub
 from support import held_server
-from support.server import PARENT, ServerProcess, run_serve, serve_in_process, wait_for
+from support.server import AN_HOUR, PARENT, ServerProcess, run_serve, serve_in_process, wait_for
 
 LOCAL = [("grpc.use_local_subchannel_pool", 1)]
 REGISTRY = "/holdfast.registry.v1.AgentRegistryService"
@@ -118,7 +117,9 @@ def test_the_largest_agents_can_be_listed_and_watched(channel: grpc.Channel) -> 
     stub, parent, agent = AgentRegistryServiceStub(channel), "namespaces/large", largest_agent()
     names = [f"{parent}/agents/a{number}" for number in range(9)]
     for name in names:
-        stub.RegisterAgent(pb.RegisterAgentRequest(parent=parent, agent_id=name.rsplit("/", 1)[1], agent=agent))
+        stub.RegisterAgent(
+            pb.RegisterAgentRequest(parent=parent, agent_id=name.rsplit("/", 1)[1], agent=agent, ttl=AN_HOUR)
+        )
     listed, token = [], None
     while token != "":
         response = stub.ListAgents(pb.ListAgentsRequest(parent=parent, page_token=token or ""))
@@ -192,7 +193,7 @@ def test_a_call_under_way_survives_the_drain(tmp_path: Path) -> None:
         held.touch()
         try:
             call = stub.RegisterAgent.future(
-                pb.RegisterAgentRequest(parent=PARENT, agent_id="late", ttl=Duration(seconds=3600)), timeout=20
+                pb.RegisterAgentRequest(parent=PARENT, agent_id="late", ttl=AN_HOUR), timeout=20
             )
             started = f'grpc_server_started_total{{grpc_method="RegisterAgent",grpc_service="{REGISTRY[1:]}"'
             wait_for(lambda: f'{started},grpc_type="unary"}} 1.0' in page(server.http, "/metrics")[1], "the call")

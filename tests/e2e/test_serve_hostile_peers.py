@@ -21,7 +21,7 @@ from holdfast.registry.v1.lease_service_pb2_grpc import LeaseServiceStub
 from holdfast.service.audience import WATCHERS_MAX
 from holdfast.service.transport import REQUEST_BYTES_MAX
 from support import raw_http2 as raw
-from support.server import PARENT, ServerProcess, wait_for
+from support.server import AN_HOUR, PARENT, ServerProcess, wait_for
 
 LOCAL = [("grpc.use_local_subchannel_pool", 1)]
 SENDS_ANYTHING = [*LOCAL, ("grpc.max_send_message_length", -1), ("grpc.max_metadata_size", 1 << 20)]
@@ -76,7 +76,7 @@ def reason_and_fields(error: grpc.RpcError) -> tuple[str, list[str]]:
 
 
 def register(agent: Agent | None = None) -> pb.RegisterAgentRequest:
-    return pb.RegisterAgentRequest(parent=PARENT, agent_id="a", agent=agent)
+    return pb.RegisterAgentRequest(parent=PARENT, agent_id="a", agent=agent, ttl=AN_HOUR)
 
 
 def empty_capabilities() -> bytes:
@@ -251,7 +251,7 @@ def register_largest(server: ServerProcess, count: int) -> None:
     with grpc.insecure_channel(server.grpc, options=LOCAL) as channel:
         for number in range(count):
             AgentRegistryServiceStub(channel).RegisterAgent(
-                pb.RegisterAgentRequest(parent=PARENT, agent_id=f"a{number}", agent=largest_agent())
+                pb.RegisterAgentRequest(parent=PARENT, agent_id=f"a{number}", agent=largest_agent(), ttl=AN_HOUR)
             )
 
 

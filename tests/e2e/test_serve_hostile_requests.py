@@ -19,7 +19,7 @@ from holdfast.registry.v1 import lease_service_pb2 as leases_pb
 from holdfast.registry.v1.agent_pb2 import Agent, Capability
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
 from support.hostile import requests
-from support.server import PARENT, ServerProcess, wait_for
+from support.server import AN_HOUR, PARENT, ServerProcess, wait_for
 from support.surface import METHODS, Answer, assert_fitting
 
 LOCAL = [("grpc.use_local_subchannel_pool", 1)]
@@ -192,7 +192,7 @@ def test_a_page_token_is_good_for_its_own_query_only(channel: grpc.Channel) -> N
     """Not for another namespace, filter or call, nor with a bit of it changed."""
     parent = "namespaces/pages"
     for agent_id in ("a", "b"):
-        register = pb.RegisterAgentRequest(parent=parent, agent_id=agent_id, ttl=Duration(seconds=3600))
+        register = pb.RegisterAgentRequest(parent=parent, agent_id=agent_id, ttl=AN_HOUR)
         assert call(channel, BY_NAME["RegisterAgent"], register.SerializeToString()).responses
     first = pb.ListAgentsRequest(parent=parent, page_size=1)
     (sent,) = call(channel, BY_NAME["ListAgents"], first.SerializeToString()).responses
@@ -221,7 +221,7 @@ def test_a_compacted_revision_is_told_in_the_stream_and_its_status(tmp_path: Pat
     ):
         stub = AgentRegistryServiceStub(channel)
         for number in range(20):
-            stub.RegisterAgent(pb.RegisterAgentRequest(parent=PARENT, agent_id=f"a{number}"), timeout=60)
+            stub.RegisterAgent(pb.RegisterAgentRequest(parent=PARENT, agent_id=f"a{number}", ttl=AN_HOUR), timeout=60)
 
         def first() -> pb.WatchAgentsResponse:
             watch = stub.WatchAgents(pb.WatchAgentsRequest(parent=PARENT, start_revision=1), timeout=60)

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from holdfast.registry.v1 import agent_registry_service_pb2_grpc, lease_service_pb2_grpc
 from holdfast.serving.config import Address, ServerConfig, StoreSpec
 from holdfast.serving.server import Server
 
 PARENT = "namespaces/test"
+AN_HOUR = Duration(seconds=3600)
+"""TTL of agents that are to outlast a test on any machine; the default is half a minute."""
 
 
 def wait_for(condition: Callable[[], object], reason: str, timeout_s: float = 20.0) -> None:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from holdfast.registry.v1 import agent_registry_service_pb2 as pb
 from holdfast.registry.v1.agent_registry_service_pb2_grpc import AgentRegistryServiceStub
 from holdfast.serving.server import EXIT_STORE_FAILED
-from support.server import PARENT, ServerProcess, wait_for
+from support.server import AN_HOUR, PARENT, ServerProcess, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def server(tmp_path: Path, shim: Path) -> Iterator[ServerProcess]:
 def register(server: ServerProcess, agent_id: str) -> grpc.StatusCode:
     with grpc.insecure_channel(server.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         try:
-            AgentRegistryServiceStub(channel).RegisterAgent(pb.RegisterAgentRequest(parent=PARENT, agent_id=agent_id))
+            AgentRegistryServiceStub(channel).RegisterAgent(
+                pb.RegisterAgentRequest(parent=PARENT, agent_id=agent_id, ttl=AN_HOUR)
+            )
         except grpc.RpcError as error:
             return error.code()
         return grpc.StatusCode.OK
