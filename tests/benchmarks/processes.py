@@ -6,8 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +64,8 @@ def start_program(stack: ExitStack, command: Sequence[str], address: str, log_fi
     with log_file.open("wb") as log:
         # One core, and told so: a Go program that believes in two would run its collector on the second.
         environment = {**os.environ, "GOMAXPROCS": "1"}
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, preexec_fn=lambda: pin(0, 0)
-        )
+        with _on(0):
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
     stack.callback(process.wait, 30)
     stack.callback(process.terminate)
     deadline_s = time.monotonic() + READY_WITHIN_S
@@ -118,6 +117,20 @@ def resident_bytes(pid: int) -> int:
     """Memory of a process that is in RAM and its own; pages of files that are mapped are not."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def _on(core: int) -> Iterator[None]:
+    """What this thread starts meanwhile is tied to one core from its first instruction."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin(0, core)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def pin(pid: int, core: int) -> None:

@@ -134,12 +134,7 @@ def test_a_watch_tells_each_change_until_it_is_interrupted(
     client.agents.register("a", ttl_s=600)
     namespace = request.node.name.replace("_", "-")[:60]
     command = [sys.executable, "-m", "holdfast", "agents", "watch", "--json", "--target", server.grpc]
-    with subprocess.Popen(
-        [*command, "--namespace", namespace],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, where tests run in the background
-    ) as watching:
+    with subprocess.Popen([*command, "--namespace", namespace], stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline())["name"].endswith("/a")
         client.agents.register("b", ttl_s=600)
