@@ -43,7 +43,7 @@ class InteropServer:
 
     def metrics(self) -> str:
         """Its metrics, as Prometheus reads them."""
-        return requests.get(f"http://{self.http}/metrics", timeout=5).text
+        return requests.get(f"http://{self.http}/metrics", timeout=20).text
 
 
 @contextmanager

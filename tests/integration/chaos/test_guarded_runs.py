@@ -73,7 +73,7 @@ def test_a_toxic_of_a_toxiproxy_that_hangs_ends_with_it(
         guard.journal.write("intent", fault=fault.id, undo=fault.undo_record(context))
         fault.inject(context)
         process.kill(signal.SIGSTOP)
-    assert process.wait(5.0)
+    assert process.wait(20.0)
     assert [
         entry.fields["what"]
         for entry in read(tmp_path / FILE_NAME)

@@ -84,7 +84,7 @@ def test_all_that_a_process_started_ends_with_it(log: Path, how: str) -> None:
     else:
         # Its parent, this very process, has yet to reap it: a zombie counts as ended.
         assert stop_identity(process.identity, 5.0)
-    assert process.wait(5.0)
+    assert process.wait(20.0)
     wait_for(lambda: not any(member.alive() for member in family), "the family ends")
 
 
@@ -128,7 +128,7 @@ def test_a_restart_gives_a_new_life_with_the_old_one_on_record(log: Path) -> Non
     seen: list[ProcessIdentity] = []
     process = start(SLEEP, log, on_start=lambda process: seen.append(process.identity))
     process.kill()
-    assert process.wait(5.0)
+    assert process.wait(20.0)
     process.restart()
     first, second = process.lives
     process.stop()

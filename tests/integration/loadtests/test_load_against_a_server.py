@@ -66,7 +66,7 @@ def wait_for_calls(run, sent):
 
 
 def exposed(run):
-    text = requests.get(f"http://{run.metrics_address}/metrics", timeout=5).text
+    text = requests.get(f"http://{run.metrics_address}/metrics", timeout=20).text
     handled: Counter[tuple[str, str, str]] = Counter()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

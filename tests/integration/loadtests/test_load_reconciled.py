@@ -53,7 +53,7 @@ def test_200_000_calls_add_up_by_method_and_code(tmp_path):
                 poll(lambda: run.elapsed_s > 25.0, "all calls to be due", 60)
                 summary = run.finish()
                 recorded = Counter((call.method, call.code) for call in read_calls(run.record))
-                exposed = requests.get(f"http://{run.metrics_address}/metrics", timeout=5).text
+                exposed = requests.get(f"http://{run.metrics_address}/metrics", timeout=20).text
                 for (method, code), count in recorded.items():
                     labels = f'{{grpc_method="{method}",grpc_code="{code}"}}'
                     prometheus.wait_for(f"grpc_server_handled_total{labels}", count)
