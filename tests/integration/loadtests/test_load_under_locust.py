@@ -12,7 +12,7 @@ from holdfast_loadtests import locusting
 from holdfast_loadtests.histogram import Histogram, merged
 from holdfast_loadtests.records import read_calls
 from support.echo_server_process import EchoServer
-from support.locust_processes import CLOSED, HEAD, REGISTRY, Cluster, saturated
+from support.locust_processes import CLOSED, HEAD, REGISTRY, Cluster, saturated, tracebacks
 from support.locust_processes import alone as alone_with
 
 OPEN = f"""{HEAD}
@@ -183,7 +183,7 @@ def test_users_scripted_in_python_call_judge_and_are_counted(server, tmp_path):
     assert "NotFound: GetAgent: NotFound" in failures.pop("get, counted as it ended")
     assert "another revision" in failures.pop("list, judged")
     assert failures == {}
-    assert "Traceback" not in locust.output
+    assert tracebacks(locust.output) == []
 
 
 def test_the_locustfile_that_comes_with_the_package_runs_with_both_kinds_of_users(server, tmp_path):
@@ -196,4 +196,4 @@ def test_the_locustfile_that_comes_with_the_package_runs_with_both_kinds_of_user
     found = json.loads((tmp_path / "run_holdfast.json").read_text())
     assert found["inconclusive"] == saturated(found)
     assert code == (2 if saturated(found) else 0), locust.output
-    assert "Traceback" not in locust.output
+    assert tracebacks(locust.output) == []

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from support.echo_server_process import EchoServer
-from support.locust_processes import CLOSED, REGISTRY, Cluster, Page
+from support.locust_processes import CLOSED, REGISTRY, Cluster, Page, tracebacks
 from support.prometheus_server import poll
 
 LOCUSTFILE = f"""{CLOSED}
@@ -47,7 +47,7 @@ def end(cluster, server, late, folder):
     [part] = found["workers"]
     assert (part["share"], part["state"]) == ("1/1", "finished")
     assert found["calls"] == server.counts()["ListAgents/OK"] + gets(server)
-    assert "Traceback" not in cluster.output
+    assert tracebacks(cluster.output) == []
 
 
 @pytest.mark.parametrize("more", [(), ("--enable-rebalancing",)], ids=["plain", "rebalancing"])

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast_loadtests.records import read_calls
 from support.echo_server_process import EchoServer
-from support.locust_processes import CLOSED, Cluster, alone, saturated
+from support.locust_processes import CLOSED, Cluster, alone, saturated, tracebacks
 
 STEPS = (2, 6, 1)
 LOCUSTFILE = f"""{CLOSED}
@@ -44,7 +44,7 @@ def finished(server, before, locust, tmp_path):
     assert found["inconclusive"] == saturated(found), locust.output
     assert code == (2 if saturated(found) else 0), locust.output
     assert found["calls"] == found["outcomes"]["ok"] == server.counts()["ListAgents/OK"] - before > 0
-    assert "Traceback" not in locust.output
+    assert tracebacks(locust.output) == []
 
 
 def test_a_shape_takes_users_up_and_down_and_ends_the_test(server, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from support import hostile_servers as hostile
 from support.echo_server_descriptors import registry_descriptors
 from support.echo_server_process import EchoServer
-from support.locust_processes import CLOSED, HEAD, REGISTRY, Cluster, Page, alone, saturated
+from support.locust_processes import CLOSED, HEAD, REGISTRY, Cluster, Page, alone, saturated, tracebacks
 from support.prometheus_server import poll
 
 NOT_READY = "was not ready when the test ended"
@@ -60,7 +60,7 @@ def test_a_master_that_is_terminated_while_its_workers_prepare(locustfile, modul
         cluster.master.terminate()
         assert ended([cluster.master, *cluster.workers], processes) == 2, cluster.output
     assert NOT_READY in cluster.output
-    assert "Traceback" not in cluster.output
+    assert tracebacks(cluster.output) == []
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
