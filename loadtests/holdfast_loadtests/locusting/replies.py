@@ -50,8 +50,9 @@ class Reply:
         return self.code == "OK" and not self._told["short"]
 
     def success(self) -> None:
-        """Counts it as a success, whatever its code."""
-        self._error = None
+        """Counts it as a success, whatever the server said; an end that the generator made stays a failure."""
+        if not (self._told["short"] and self.outcome == "indefinite"):
+            self._error = None
 
     def failure(self, why: str | Exception) -> None:
         """Counts it as a failure."""
